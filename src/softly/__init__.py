@@ -1,0 +1,51 @@
+"""softly turns scores into decisions.
+
+The functions and losses need NumPy alone; the parts that need more (the
+classifier needs scikit-learn) load on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from softly.functions import (
+    log_sigmoid,
+    log_softmax,
+    logit,
+    logsumexp,
+    sigmoid,
+    softmax,
+)
+from softly.losses import cross_entropy
+
+if TYPE_CHECKING:
+    from softly.classifier import SoftmaxClassifier
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SoftmaxClassifier",
+    "__version__",
+    "cross_entropy",
+    "log_sigmoid",
+    "log_softmax",
+    "logit",
+    "logsumexp",
+    "sigmoid",
+    "softmax",
+]
+
+_on_first_use = {"SoftmaxClassifier": "softly.classifier"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _on_first_use:
+        value = getattr(import_module(_on_first_use[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'softly' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
