@@ -1,0 +1,117 @@
+"""One pool of threads, shared by everything that splits rows.
+
+Work is handed out in many small ranges, so that a slow core delays nobody; which thread
+takes which range changes no bit of any result, since ranges share nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+_RANGES_A_THREAD = 4
+
+
+class _Pool:
+    """The threads beside the caller's own, started when first needed."""
+
+    def __init__(self) -> None:
+        self.count = _count()
+        self._executor: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def submit(self, work: Callable[[], None]) -> Future[None]:
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(
+                    max_workers=self.count - 1,
+                    thread_name_prefix="softly",
+                    initializer=_become_worker,
+                )
+        return self._executor.submit(work)
+
+
+def _count() -> int:
+    wanted = os.environ.get("SOFTLY_THREADS", "")
+    if not wanted:
+        affinity = getattr(os, "sched_getaffinity", None)
+        return len(affinity(0)) if affinity else os.cpu_count() or 1
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise ImportError(f"SOFTLY_THREADS is {wanted!r}: it must be a whole number from 1 up")
+    return int(wanted)
+
+
+_here = threading.local()
+
+
+def _become_worker() -> None:
+    _here.is_worker = True
+
+
+_pool = _Pool()
+
+
+def _after_fork() -> None:
+    """A child has none of its parent's threads: it starts its own when it needs them."""
+    global _pool
+    _pool = _Pool()
+    _here.is_worker = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def count() -> int:
+    """How many threads work at once, the caller's among them."""
+    return _pool.count
+
+
+def run(tasks: list[Callable[[], None]]) -> None:
+    """Run every task, on the caller's thread and the pool's, and wait for them all.
+
+    Inside a worker the tasks run one after the other: a worker that waited for workers could
+    wait for ever. When a task raises, those not yet begun are dropped.
+    """
+    helpers = 0 if getattr(_here, "is_worker", False) else min(_pool.count, len(tasks)) - 1
+    waiting = deque(tasks)
+
+    def work() -> None:
+        try:
+            while True:
+                try:
+                    task = waiting.popleft()
+                except IndexError:
+                    return
+                task()
+        except BaseException:
+            waiting.clear()
+            raise
+
+    futures = []
+    try:
+        for _ in range(helpers):
+            try:
+                futures.append(_pool.submit(work))
+            except RuntimeError:  # the interpreter is shutting down: no new threads
+                break
+        work()
+    finally:
+        for future in futures:
+            future.exception()  # wait, so that nobody writes into arrays after we return
+    for future in futures:
+        future.result()
+
+
+def over_rows(work: Callable[[int, int], None], rows: int, costs_bytes: int) -> None:
+    """Call ``work(start, stop)`` over ranges that cover all rows; little work stays here."""
+    if costs_bytes < 1 << 18 or count() == 1:
+        work(0, rows)
+        return
+    step = max(1, -(-rows // (count() * _RANGES_A_THREAD)))
+    step = -(-step // 16) * 16  # whole tiles of rows
+    starts = range(0, rows, step)
+    run([lambda s=start: work(s, min(s + step, rows)) for start in starts])  # type: ignore[misc]
