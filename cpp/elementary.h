@@ -56,14 +56,13 @@ inline Lanes<double> log1p_nonnegative(const Lanes<double>& x) {
   const Lanes<double> u = one + x;
   const Lanes<double> back = u - one;
   const Lanes<double> lost = (one - (u - back)) + (x - back);  // u + lost = 1 + x exactly
-  Lanes<double> k, m;
-  for (size_t i = 0; i < parts; i++) {
-    constexpr uint64_t sqrt_half = 0x3fe6a09e667f3bcd, integer = 0x4330000000000000;
-    const Bits<double> bits = (Bits<double>)u.v[i];
-    const Bits<double> exponent = (bits - sqrt_half) >> 52;
-    m.v[i] = (Vector<double>)(bits - (exponent << 52));
-    k.v[i] = (Vector<double>)(exponent | integer) - 0x1p52;
-  }
+  // u = 2^k m, with m between the roots of 1/2 and 2
+  constexpr uint64_t sqrt_half = 0x3fe6a09e667f3bcd, integer = 0x4330000000000000;
+  const auto exponent = [&](size_t i) { return ((Bits<double>)u.v[i] - sqrt_half) >> 52; };
+  const Lanes<double> m = map<double>(
+      [&](size_t i) { return (Vector<double>)((Bits<double>)u.v[i] - (exponent(i) << 52)); });
+  const Lanes<double> k = map<double>(
+      [&](size_t i) { return (Vector<double>)(exponent(i) | integer) - 0x1p52; });
   const Lanes<double> f = m - one;
   const Lanes<double> s = f / (all(2.0) + f);
   const Lanes<double> z = s * s;

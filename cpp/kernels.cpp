@@ -25,52 +25,113 @@ template <class T> constexpr T not_a_number = __builtin_nan("");
 
 template <class T> inline bool finite(T x) { return x - x == 0; }
 
+// a + b, and what its rounding lost (Knuth's two-sum).
+inline Lanes<double> two_sum(const Lanes<double>& a, const Lanes<double>& b, Lanes<double>& lost) {
+  const Lanes<double> sum = a + b, back = sum - a;
+  lost = (a - (sum - back)) + (b - back);
+  return sum;
+}
+
 // Sums lane by lane, precise enough that a million terms cost no accuracy: floats are summed as
-// doubles, doubles with the rounding error of each addition kept (Knuth's two-sum).
+// doubles, doubles with the rounding error of each addition kept.
 template <class T> struct Sum;
 template <> struct Sum<float> {
-  Wide<float> sum = {{all(0.0), all(0.0)}};
+  Wide<float> sum = {{all(0.0), all(0.0)}}, lost = sum;
 
   void add(const Lanes<float>& x) {
     const Wide<float> wide = widen(x);
-    for (size_t i = 0; i < 2; i++) sum.v[i] = sum.v[i] + wide.v[i];
-  }
-  Wide<float> by_lane() const { return sum; }
-  double total() const {
-    double lane[lanes<float>], total = 0;
-    __builtin_memcpy(lane, &sum, sizeof lane);
-    for (double x : lane) total += x;
-    return total;
+    sum = {{sum.v[0] + wide.v[0], sum.v[1] + wide.v[1]}};
   }
 };
 template <> struct Sum<double> {
-  Lanes<double> sum = all(0.0), lost = all(0.0);
+  Wide<double> sum = {{all(0.0)}}, lost = sum;
 
   void add(const Lanes<double>& x) {
-    const Lanes<double> next = sum + x;
-    const Lanes<double> back = next - sum;
-    lost = lost + ((sum - (next - back)) + (x - back));
-    sum = next;
-  }
-  Wide<double> by_lane() const { return {{sum + lost}}; }
-  double total() const {
-    double lane[lanes<double>], error[lanes<double>], total = 0, rest = 0;
-    store(lane, sum);
-    store(error, lost);
-    for (size_t i = 0; i < lanes<double>; i++) {
-      const double next = total + lane[i], back = next - total;
-      rest += (total - (next - back)) + (lane[i] - back) + error[i];
-      total = next;
-    }
-    return total + rest;
+    Lanes<double> error;
+    sum.v[0] = two_sum(sum.v[0], x, error);
+    lost.v[0] = lost.v[0] + error;
   }
 };
 
-double log1p_one(double x) {
-  double lane[lanes<double>];
-  store(lane, log1p_nonnegative(all(x)));
+template <class T> inline T first(const Lanes<T>& x) {
+  T lane[lanes<T>];
+  store(lane, x);
   return lane[0];
 }
+template <class T> inline Wide<T> all_wide(double x) {
+  return map_wide<T>([=](size_t) { return all(x); });
+}
+
+// The sum over all lanes, in every lane.
+template <class T> inline Sum<T> join(const Sum<T>& x) {
+  double lane[Wide<T>::count * lanes<double>], error[Wide<T>::count * lanes<double>];
+  double sum = 0, lost = 0;
+  for (size_t h = 0; h < Wide<T>::count; h++) {
+    store(lane + h * lanes<double>, x.sum.v[h]);
+    store(error + h * lanes<double>, x.lost.v[h]);
+  }
+  for (size_t i = 0; i < Wide<T>::count * lanes<double>; i++) {
+    const double next = sum + lane[i], back = next - sum;
+    lost += (sum - (next - back)) + (lane[i] - back) + error[i];
+    sum = next;
+  }
+  return {all_wide<T>(sum), all_wide<T>(lost)};
+}
+
+// A factor known to twice the type's precision, so that a product is rounded once. Products are
+// monotone: what low adds is less than half a unit of what high gives.
+template <class T> struct Factor {
+  Lanes<T> high, low;
+  Lanes<T> operator*(const Lanes<T>& x) const { return fma_exact(x, high, x * low); }
+};
+
+// What a row (in all lanes) or a tile of rows (one in each lane) was reduced to.
+template <class T> struct Total {
+  Lanes<T> max, ties;
+  Sum<T> rest;
+
+  // The sum of exponentials, less one of the greatest.
+  Wide<T> others() const {
+    const Wide<T> equal = widen(ties);
+    return map_wide<T>([&](size_t h) {
+      return equal.v[h] - all(1.0) + (rest.sum.v[h] + rest.lost.v[h]);
+    });
+  }
+  // log sum exp(score - max)
+  Wide<T> log_sum() const {
+    const Wide<T> sum = others();
+    return map_wide<T>([&](size_t h) { return log1p_nonnegative(sum.v[h]); });
+  }
+  // 1 / sum exp(score - max)
+  Factor<T> inverse() const {
+    const Wide<T> equal = widen(ties);
+    Wide<T> high, low;
+    for (size_t h = 0; h < Wide<T>::count; h++) {
+      Lanes<double> lost;
+      const Lanes<double> sum = two_sum(equal.v[h], rest.sum.v[h], lost);
+      const Lanes<double> quotient = all(1.0) / sum, minus = all(0.0) - quotient;
+      high.v[h] = quotient;
+      const Lanes<double> residue = fma_exact(minus, sum, all(1.0));
+      low.v[h] = fma(minus, lost + rest.lost.v[h], residue) * quotient;
+    }
+    const Lanes<T> rounded = narrow(high);
+    const Wide<T> back = widen(rounded);
+    return {rounded, narrow(map_wide<T>(
+                         [&](size_t h) { return (high.v[h] - back.v[h]) + low.v[h]; }))};
+  }
+  // log sum exp(z) - z[target]
+  Lanes<T> loss(const Lanes<T>& at_target) const {
+    const Wide<T> top = widen(max), log = log_sum(), z = widen(at_target);
+    return narrow(map_wide<T>([&](size_t h) { return (top.v[h] - z.v[h]) + log.v[h]; }));
+  }
+  // p[target] - 1: where the target is the greatest, minus the others, to full accuracy.
+  Lanes<T> slope_at_target(const Lanes<T>& at_target) const {
+    const Factor<T> scale = inverse();
+    const Lanes<T> d = at_target - max;
+    return where_zero(d, all<T>(0) - scale * narrow(others()),
+                      scale * exp_nonpositive(d) - all<T>(1));
+  }
+};
 
 // A row without a finite maximum, as the row that gives its limit: entries at +inf share the whole
 // (0 there, -inf elsewhere); a row of only -inf, or one with a NaN, has no answer.
@@ -89,23 +150,19 @@ template <class T> void settle(const T* from, T* to, size_t k, size_t stride) {
 
 // logsumexp of such a row: its greatest entry, or NaN.
 template <class T> T limit_of_logsumexp(const T* z, size_t k) {
-  T sum = 0;
-  for (size_t j = 0; j < k; j++) sum += z[j] == -infinity<T> ? 0 : z[j];
-  return sum == 0 ? -infinity<T> : sum;
+  T top = -infinity<T>;
+  for (size_t j = 0; j < k; j++) {
+    if (z[j] != z[j]) return z[j];
+    top = z[j] > top ? z[j] : top;
+  }
+  return top;
 }
 
 // ---- long rows: one class to a lane ----
 
-// The last, partial lanes of a row, filled up with -inf, which adds nothing to any sum.
+// The last, partial lanes of a row are filled up with -inf, which adds nothing to any sum.
 template <class T> inline Lanes<T> load_tail(const T* from, size_t count) {
-  T lane[lanes<T>];
-  for (size_t l = 0; l < lanes<T>; l++) lane[l] = l < count ? from[l] : -infinity<T>;
-  return load(lane);
-}
-template <class T> inline void store_tail(T* to, const Lanes<T>& x, size_t count) {
-  T lane[lanes<T>];
-  store(lane, x);
-  for (size_t l = 0; l < count; l++) to[l] = lane[l];
+  return load_first(from, count, -infinity<T>);
 }
 template <class T, class F> inline void each(const T* z, size_t k, F f) {
   size_t j = 0;
@@ -115,7 +172,7 @@ template <class T, class F> inline void each(const T* z, size_t k, F f) {
 template <class T, class F> inline void transform(const T* z, T* out, size_t k, F f) {
   size_t j = 0;
   for (; j + lanes<T> <= k; j += lanes<T>) store(out + j, f(load(z + j)));
-  if (j < k) store_tail(out + j, f(load_tail(z + j, k - j)), k - j);
+  if (j < k) store_first(out + j, f(load_tail(z + j, k - j)), k - j);
 }
 
 template <class T> inline T greatest(const T* z, size_t k) {
@@ -131,34 +188,28 @@ template <class T> inline T greatest(const T* z, size_t k) {
   return result;
 }
 
-template <class T> struct Row {
-  T max;
-  double ties, rest;
-
-  // keep(difference, exponential) sees the row lane by lane; its result goes to out, if not null.
-  template <class Keep> Row(const T* z, T top, size_t k, T* out, Keep keep) : max(top) {
-    const Lanes<T> shift = all(top), zero = all<T>(0), one = all<T>(1);
-    Sum<T> sum;
-    Lanes<T> equal = zero;
-    const auto step = [&](const Lanes<T>& x) {
-      const Lanes<T> d = x - shift, e = exp_nonpositive(d);
-      sum.add(where_zero(d, zero, e));
-      equal = equal + where_zero(d, one, zero);
-      return keep(d, e);
-    };
-    if (out)
-      transform(z, out, k, step);
-    else
-      each(z, k, step);
-    T lane[lanes<T>];
-    store(lane, equal);
-    ties = 0;
-    for (T x : lane) ties += x;
-    rest = sum.total();
-  }
-  double log_sum() const { return log1p_one(ties - 1 + rest); }
-  T inverse() const { return T(1 / (ties + rest)); }
-};
+// Reduces a row whose greatest score is top. keep(difference, exponential) sees it lane by lane;
+// its result goes to out, where that is not null.
+template <class T, class Keep>
+inline Total<T> reduce_row(const T* z, T top, size_t k, T* out, Keep keep) {
+  const Lanes<T> shift = all(top), zero = all<T>(0), one = all<T>(1);
+  Sum<T> rest;
+  Lanes<T> equal = zero;
+  const auto step = [&](const Lanes<T>& x) {
+    const Lanes<T> d = x - shift, e = exp_nonpositive(d);
+    rest.add(where_zero(d, zero, e));
+    equal = equal + where_zero(d, one, zero);
+    return keep(d, e);
+  };
+  if (out)
+    transform(z, out, k, step);
+  else
+    each(z, k, step);
+  T lane[lanes<T>], ties = 0;
+  store(lane, equal);
+  for (T x : lane) ties += x;
+  return {shift, all(ties), join(rest)};
+}
 
 const auto keep_exponential = [](const auto&, const auto& e) { return e; };
 const auto keep_difference = [](const auto& d, const auto&) { return d; };
@@ -168,8 +219,7 @@ const auto keep_difference = [](const auto& d, const auto&) { return d; };
 template <class T> struct Tile {
   static constexpr size_t height = lanes<T>;
   alignas(lane_bytes) T entry[longest_tiled_row * height];  // entry j of row l at j * height + l
-  Lanes<T> max, ties;
-  Wide<T> rest;
+  Lanes<T> max;
   size_t count, k;
   bool settled[height];  // the row had no finite maximum and stands here as its limit
 
@@ -178,11 +228,11 @@ template <class T> struct Tile {
       for (size_t j = 0; j < k; j++) entry[j * height + l] = rows[l * k + j];
     for (size_t l = count; l < height; l++)
       for (size_t j = 0; j < k; j++) entry[j * height + l] = 0;
-    find_max();
-  }
-  void find_max() {
     max = all(-infinity<T>);
     for (size_t j = 0; j < k; j++) max = ::max(at(j), max);
+    settle_rows();
+  }
+  void settle_rows() {
     T top[height];
     store(top, max);
     for (size_t l = 0; l < height; l++) {
@@ -195,30 +245,18 @@ template <class T> struct Tile {
   }
   Lanes<T> at(size_t j) const { return load(entry + j * height); }
 
-  template <class Keep> void reduce(Keep keep) {
+  // keep(difference, exponential) takes the place of each entry.
+  template <class Keep> Total<T> reduce(Keep keep) {
     const Lanes<T> zero = all<T>(0), one = all<T>(1);
-    Sum<T> sum;
-    ties = zero;
+    Sum<T> rest;
+    Lanes<T> ties = zero;
     for (size_t j = 0; j < k; j++) {
       const Lanes<T> d = at(j) - max, e = exp_nonpositive(d);
-      sum.add(where_zero(d, zero, e));
+      rest.add(where_zero(d, zero, e));
       ties = ties + where_zero(d, one, zero);
       store(entry + j * height, keep(d, e));
     }
-    rest = sum.by_lane();
-  }
-  Wide<T> beyond_one() const {  // the sum of exponentials, less one of the greatest
-    const Wide<T> equal = widen(ties);
-    return map_wide<T>([&](size_t i) { return equal.v[i] - all(1.0) + rest.v[i]; });
-  }
-  Lanes<T> others() const { return narrow(beyond_one()); }
-  Wide<T> log_sum() const {
-    const Wide<T> sum = beyond_one();
-    return map_wide<T>([&](size_t i) { return log1p_nonnegative(sum.v[i]); });
-  }
-  Lanes<T> inverse() const {
-    const Wide<T> equal = widen(ties);
-    return narrow(map_wide<T>([&](size_t i) { return all(1.0) / (equal.v[i] + rest.v[i]); }));
+    return {max, ties, rest};
   }
   template <class F> void update(F f) {
     for (size_t j = 0; j < k; j++) store(entry + j * height, f(at(j)));
@@ -241,9 +279,8 @@ template <class T, class F> inline void for_tiles(const T* rows, size_t n, size_
 template <class T> void softmax(const T* rows, T* out, size_t n, size_t k) {
   if (k <= longest_tiled_row)
     return for_tiles(rows, n, k, [&](Tile<T>& tile, size_t i) {
-      tile.reduce(keep_exponential);
-      const Lanes<T> inverse = tile.inverse();
-      tile.update([&](const Lanes<T>& e) { return e * inverse; });
+      const Factor<T> inverse = tile.reduce(keep_exponential).inverse();
+      tile.update([&](const Lanes<T>& e) { return inverse * e; });
       tile.write(out + i * k);
     });
   for (size_t i = 0; i < n; i++) {
@@ -251,16 +288,15 @@ template <class T> void softmax(const T* rows, T* out, size_t n, size_t k) {
     T* p = out + i * k;
     T top = greatest(z, k);
     if (!finite(top)) settle(z, p, k, 1), z = p, top = 0;
-    const Lanes<T> inverse = all(Row<T>(z, top, k, p, keep_exponential).inverse());
-    transform(p, p, k, [&](const Lanes<T>& e) { return e * inverse; });
+    const Factor<T> inverse = reduce_row(z, top, k, p, keep_exponential).inverse();
+    transform(p, p, k, [&](const Lanes<T>& e) { return inverse * e; });
   }
 }
 
 template <class T> void log_softmax(const T* rows, T* out, size_t n, size_t k) {
   if (k <= longest_tiled_row)
     return for_tiles(rows, n, k, [&](Tile<T>& tile, size_t i) {
-      tile.reduce(keep_difference);
-      const Lanes<T> log_sum = narrow(tile.log_sum());
+      const Lanes<T> log_sum = narrow(tile.reduce(keep_difference).log_sum());
       tile.update([&](const Lanes<T>& d) { return d - log_sum; });
       tile.write(out + i * k);
     });
@@ -269,54 +305,48 @@ template <class T> void log_softmax(const T* rows, T* out, size_t n, size_t k) {
     T* p = out + i * k;
     T top = greatest(z, k);
     if (!finite(top)) settle(z, p, k, 1), z = p, top = 0;
-    const Lanes<T> shift = all(top);
-    const Lanes<T> log_sum = all(T(Row<T>(z, top, k, nullptr, keep_difference).log_sum()));
-    transform(z, p, k, [&](const Lanes<T>& x) { return (x - shift) - log_sum; });
+    const Total<T> total = reduce_row<T>(z, top, k, nullptr, keep_difference);
+    const Lanes<T> log_sum = narrow(total.log_sum());
+    transform(z, p, k, [&](const Lanes<T>& x) { return (x - total.max) - log_sum; });
   }
 }
 
+// log sum exp(z) = the loss of a target whose score is 0.
 template <class T> void logsumexp(const T* rows, T* out, size_t n, size_t k) {
   if (k <= longest_tiled_row)
     return for_tiles(rows, n, k, [&](Tile<T>& tile, size_t i) {
-      tile.reduce(keep_difference);
-      const Wide<T> max = widen(tile.max), log_sum = tile.log_sum();
-      const auto value = map_wide<T>([&](size_t h) { return max.v[h] + log_sum.v[h]; });
-      store_tail(out + i, narrow(value), tile.count);
+      store_first(out + i, tile.reduce(keep_difference).loss(all<T>(0)), tile.count);
       for (size_t l = 0; l < tile.count; l++)
         if (tile.settled[l]) out[i + l] = limit_of_logsumexp(rows + (i + l) * k, k);
     });
   for (size_t i = 0; i < n; i++) {
     const T* z = rows + i * k;
     const T top = greatest(z, k);
-    out[i] = finite(top) ? T(top + Row<T>(z, top, k, nullptr, keep_difference).log_sum())
-                         : limit_of_logsumexp(z, k);
+    out[i] = finite(top)
+                 ? first(reduce_row<T>(z, top, k, nullptr, keep_difference).loss(all<T>(0)))
+                 : limit_of_logsumexp(z, k);
   }
 }
 
 template <class T>
 void cross_entropy_tile(Tile<T>& tile, const int64_t* target, const T* scale, T* loss, T* grad) {
   constexpr size_t height = Tile<T>::height;
-  T weight[height], score[height];
-  for (size_t l = 0; l < height; l++) {
-    weight[l] = l < tile.count && scale ? scale[l] : 1;
+  T score[height], slope[height];
+  for (size_t l = 0; l < height; l++)
     score[l] = tile.entry[(l < tile.count ? target[l] : 0) * height + l];
-  }
-  const Lanes<T> at_target = load(score), factor = load(weight);
-  tile.reduce(keep_exponential);
-  const Wide<T> max = widen(tile.max), log_sum = tile.log_sum(), z = widen(at_target);
-  const auto value = map_wide<T>([&](size_t h) { return (max.v[h] - z.v[h]) + log_sum.v[h]; });
-  store_tail(loss, narrow(value), tile.count);
+  const Lanes<T> at_target = load(score);
+  const Total<T> total = tile.reduce(keep_exponential);
+  store_first(loss, total.loss(at_target), tile.count);
   if (grad) {
-    const Lanes<T> inverse = tile.inverse(), d = at_target - tile.max;
-    const Lanes<T> p = exp_nonpositive(d) * inverse, others = tile.others() * inverse;
-    T own[height];
-    store(own, where_zero(d, all<T>(0) - others, p - all<T>(1)) * factor);
-    tile.update([&](const Lanes<T>& e) { return e * (inverse * factor); });
+    const Factor<T> inverse = total.inverse();
+    const Lanes<T> factor = scale ? load_first(scale, tile.count, T(0)) : all<T>(1);
+    tile.update([&](const Lanes<T>& e) { return inverse * e * factor; });
     tile.write(grad);
-    for (size_t l = 0; l < tile.count; l++) grad[l * tile.k + target[l]] = own[l];
+    store(slope, total.slope_at_target(at_target) * factor);
+    for (size_t l = 0; l < tile.count; l++) grad[l * tile.k + target[l]] = slope[l];
   }
-  for (size_t l = 0; l < tile.count; l++) {
-    if (weight[l] != 0) continue;
+  for (size_t l = 0; scale && l < tile.count; l++) {
+    if (scale[l] != 0) continue;
     loss[l] = 0;
     for (size_t j = 0; grad && j < tile.k; j++) grad[l * tile.k + j] = 0;
   }
@@ -329,21 +359,22 @@ void cross_entropy_row(const T* z, size_t target, T scale, T* loss, T* grad, siz
     for (size_t j = 0; grad && j < k; j++) grad[j] = 0;
     return;
   }
-  T top = greatest(z, k), at_target = z[target];
+  T top = greatest(z, k);
   T* scratch = nullptr;
   if (!finite(top)) {
-    T* settled = grad ? grad : (scratch = (T*)__builtin_malloc(k * sizeof(T)));
-    settle(z, settled, k, 1);
-    z = settled, top = 0, at_target = z[target];
+    T* limit = grad ? grad : (scratch = static_cast<T*>(__builtin_malloc(k * sizeof(T))));
+    if (!limit) __builtin_abort();
+    settle(z, limit, k, 1);
+    z = limit, top = 0;
   }
-  const Row<T> row(z, top, k, grad, keep_exponential);
-  *loss = T((double(top) - double(at_target)) + row.log_sum());
+  const Lanes<T> at_target = all(z[target]);
+  const Total<T> total = reduce_row(z, top, k, grad, keep_exponential);
+  *loss = first(total.loss(at_target));
   if (grad) {
-    const T inverse = row.inverse();
-    const T own = at_target == top ? -T(row.ties - 1 + row.rest) * inverse : grad[target] * inverse - 1;
-    const Lanes<T> factor = all(T(inverse * scale));
-    transform(grad, grad, k, [&](const Lanes<T>& e) { return e * factor; });
-    grad[target] = own * scale;
+    const Factor<T> inverse = total.inverse();
+    const Lanes<T> factor = all(scale);
+    transform(grad, grad, k, [&](const Lanes<T>& e) { return inverse * e * factor; });
+    grad[target] = first(total.slope_at_target(at_target) * factor);
   }
   __builtin_free(scratch);
 }
@@ -371,7 +402,7 @@ template <class T> void sigmoid(const T* x, T* out, size_t n) {
       const Lanes<double> over = where_negative(sign.v[h], e.v[h], one);
       const Lanes<double> sum = one + e.v[h], lost = e.v[h] - (sum - one);
       const Lanes<double> p = over / sum;
-      return p + (fma(all(0.0) - p, sum, over) - p * lost) / sum;
+      return p + (fma_exact(all(0.0) - p, sum, over) - p * lost) / sum;
     }));
   });
 }

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -46,7 +47,13 @@ template <class T> struct Lanes {
   Vector<T> v[parts];
 };
 
-// a * b + c, rounded once where the processor can.
+#if defined(__x86_64__) && !defined(__FMA__)
+constexpr bool has_fma = false;
+#else
+constexpr bool has_fma = true;
+#endif
+
+// a * b + c, rounded once where the processor has a fused multiply-add.
 template <class V> inline V fused(V a, V b, V c) { return a * b + c; }
 // a > b ? a : b, so that a NaN in b stays and one in a does not.
 template <class V> inline V greater(V a, V b) { return a > b ? a : b; }
@@ -69,23 +76,62 @@ inline float32x4_t fused(float32x4_t a, float32x4_t b, float32x4_t c) { return v
 inline float64x2_t fused(float64x2_t a, float64x2_t b, float64x2_t c) { return vfmaq_f64(c, a, b); }
 #endif
 
+// The loops over parts are written out by the compiler's front end (as index sequences), since
+// the optimiser would otherwise keep the parts in memory.
+template <size_t i> using Index = std::integral_constant<size_t, i>;
+
+template <class T, class F, size_t... i>
+inline Lanes<T> map_parts(F f, std::index_sequence<i...>) {
+  return {{f(Index<i>())...}};
+}
 template <class T, class F> inline Lanes<T> map(F f) {
-  Lanes<T> out;
-  for (size_t i = 0; i < parts; i++) out.v[i] = f(i);
-  return out;
+  return map_parts<T>(f, std::make_index_sequence<parts>());
 }
 
 template <class T> inline Lanes<T> all(T x) {
   return map<T>([=](size_t) { return Vector<T>{} + x; });
 }
 template <class T> inline Lanes<T> load(const T* from) {
-  Lanes<T> out;
-  __builtin_memcpy(&out, from, lane_bytes);
-  return out;
+  return map<T>([=](size_t i) {
+    Vector<T> v;
+    __builtin_memcpy(&v, from + i * lanes<T> / parts, native_bytes);
+    return v;
+  });
 }
 template <class T> inline void store(T* to, const Lanes<T>& x) {
-  __builtin_memcpy(to, &x, lane_bytes);
+  map<T>([&](size_t i) {
+    __builtin_memcpy(to + i * lanes<T> / parts, &x.v[i], native_bytes);
+    return x.v[i];
+  });
 }
+
+// The first count lanes from memory, the others as fill; and the first count lanes to memory.
+// Nothing beyond them is read or written.
+template <class T> inline Lanes<T> load_first(const T* from, size_t count, T fill) {
+  T lane[lanes<T>];
+  for (size_t l = 0; l < lanes<T>; l++) lane[l] = l < count ? from[l] : fill;
+  return load(lane);
+}
+template <class T> inline void store_first(T* to, const Lanes<T>& x, size_t count) {
+  T lane[lanes<T>];
+  store(lane, x);
+  for (size_t l = 0; l < count; l++) to[l] = lane[l];
+}
+#if defined(__AVX512F__)
+template <> inline Lanes<float> load_first(const float* from, size_t count, float fill) {
+  return {{_mm512_mask_loadu_ps(_mm512_set1_ps(fill), (1u << count) - 1, from)}};
+}
+template <> inline Lanes<double> load_first(const double* from, size_t count, double fill) {
+  return {{_mm512_mask_loadu_pd(_mm512_set1_pd(fill), (1u << count) - 1, from)}};
+}
+template <> inline void store_first(float* to, const Lanes<float>& x, size_t count) {
+  _mm512_mask_storeu_ps(to, (1u << count) - 1, x.v[0]);
+}
+template <> inline void store_first(double* to, const Lanes<double>& x, size_t count) {
+  _mm512_mask_storeu_pd(to, (1u << count) - 1, x.v[0]);
+}
+#endif
+
 template <class T> inline Lanes<T> operator+(const Lanes<T>& a, const Lanes<T>& b) {
   return map<T>([&](size_t i) { return a.v[i] + b.v[i]; });
 }
@@ -101,6 +147,19 @@ template <class T> inline Lanes<T> operator/(const Lanes<T>& a, const Lanes<T>& 
 template <class T>
 inline Lanes<T> fma(const Lanes<T>& a, const Lanes<T>& b, const Lanes<T>& c) {
   return map<T>([&](size_t i) { return fused(a.v[i], b.v[i], c.v[i]); });
+}
+// As fma, but without a fused multiply-add too the product is not rounded: Dekker's product of
+// halves and Knuth's sum. For numbers of moderate size.
+template <class T>
+inline Lanes<T> fma_exact(const Lanes<T>& a, const Lanes<T>& b, const Lanes<T>& c) {
+  if constexpr (has_fma) return fma(a, b, c);
+  const Lanes<T> splitter = all<T>(sizeof(T) == 4 ? 0x1001 : 0x8000001);
+  const Lanes<T> ta = splitter * a, tb = splitter * b;
+  const Lanes<T> ah = ta - (ta - a), al = a - ah, bh = tb - (tb - b), bl = b - bh;
+  const Lanes<T> product = a * b;
+  const Lanes<T> error = ((ah * bh - product) + ah * bl + al * bh) + al * bl;
+  const Lanes<T> sum = product + c, back = sum - product;
+  return sum + (((product - (sum - back)) + (c - back)) + error);
 }
 template <class T> inline Lanes<T> max(const Lanes<T>& a, const Lanes<T>& b) {
   return map<T>([&](size_t i) { return greater(a.v[i], b.v[i]); });
@@ -127,30 +186,35 @@ template <class T> struct Wide {
 
 inline Wide<double> widen(const Lanes<double>& x) { return {{x}}; }
 inline Lanes<double> narrow(const Wide<double>& x) { return x.v[0]; }
-inline Wide<float> widen(const Lanes<float>& x) {
-  Vector<double> wide[2 * parts];
-  for (size_t i = 0; i < parts; i++) {
-    Native<float>::Half half[2];
-    __builtin_memcpy(half, &x.v[i], sizeof half);
-    wide[2 * i] = __builtin_convertvector(half[0], Vector<double>);
-    wide[2 * i + 1] = __builtin_convertvector(half[1], Vector<double>);
-  }
-  Wide<float> out;
-  __builtin_memcpy(&out, wide, sizeof out);
-  return out;
+
+template <size_t half> inline Lanes<double> widen_half(const Lanes<float>& x) {
+  return map<double>([&](auto i) {
+    constexpr size_t quarter = half * parts + i;  // which half of which native vector
+    Native<float>::Half from[2];
+    __builtin_memcpy(from, &x.v[quarter / 2], native_bytes);
+    return __builtin_convertvector(from[quarter % 2], Vector<double>);
+  });
 }
+inline Wide<float> widen(const Lanes<float>& x) { return {{widen_half<0>(x), widen_half<1>(x)}}; }
+
 inline Lanes<float> narrow(const Wide<float>& x) {  // rounded once
-  Native<float>::Half half[2 * parts];
-  for (size_t i = 0; i < 2 * parts; i++)
-    half[i] = __builtin_convertvector(x.v[i / parts].v[i % parts], Native<float>::Half);
-  Lanes<float> out;
-  __builtin_memcpy(&out, half, sizeof out);
-  return out;
+  return map<float>([&](auto i) {
+    constexpr size_t low = 2 * i, high = low + 1;
+    const Native<float>::Half from[2] = {
+        __builtin_convertvector(x.v[low / parts].v[low % parts], Native<float>::Half),
+        __builtin_convertvector(x.v[high / parts].v[high % parts], Native<float>::Half)};
+    Vector<float> v;
+    __builtin_memcpy(&v, from, native_bytes);
+    return v;
+  });
+}
+
+template <class T, class F, size_t... i>
+inline Wide<T> map_halves(F f, std::index_sequence<i...>) {
+  return {{f(i)...}};
 }
 template <class T, class F> inline Wide<T> map_wide(F f) {
-  Wide<T> out;
-  for (size_t i = 0; i < Wide<T>::count; i++) out.v[i] = f(i);
-  return out;
+  return map_halves<T>(f, std::make_index_sequence<Wide<T>::count>());
 }
 
 }  // namespace

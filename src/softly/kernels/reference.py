@@ -12,28 +12,34 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating]
 name = "reference"
 
+# Overflow to infinity, underflow to zero and NaN are answers here, not accidents.
+_quietly = np.errstate(all="ignore")
 
+
+@_quietly
 def softmax(rows: Array, out: Array) -> None:
     """p = exp(z - max) / sum exp(z - max)."""
     _, ties, rest, exps = _reduce(rows)
-    np.multiply(exps, (1 / (ties + rest)).astype(rows.dtype), out=out)
+    out[:] = exps / (ties + rest)
 
 
+@_quietly
 def log_softmax(rows: Array, out: Array) -> None:
     """log p = (z - max) - log sum exp(z - max)."""
     difference, ties, rest, _ = _reduce(rows)
     np.subtract(difference, np.log1p(ties - 1 + rest).astype(rows.dtype), out=out)
 
 
+@_quietly
 def logsumexp(rows: Array, out: Array) -> None:
     """log sum exp(z) = max + log sum exp(z - max)."""
     _, ties, rest, _ = _reduce(rows)
     top = rows.max(axis=1)
-    with np.errstate(invalid="ignore"):
-        value = top + np.log1p(ties - 1 + rest)[:, 0]
+    value = top + np.log1p(ties - 1 + rest)[:, 0]
     out[:] = np.where(np.isinf(top), top, value)
 
 
+@_quietly
 def cross_entropy(
     rows: Array,
     target: NDArray[np.int64],
@@ -49,29 +55,26 @@ def cross_entropy(
     everyone = np.arange(len(rows))
     at_target = difference[everyone, target]
     ignored = np.zeros(len(rows), bool) if scale is None else scale == 0
-    with np.errstate(invalid="ignore"):
-        loss[:] = np.log1p(ties - 1 + rest)[:, 0] - at_target
-        loss[ignored] = 0
-        if grad is None:
-            return
-        # p - 1 for a target that alone is the greatest is minus the others, to full accuracy.
-        inverse = (1 / (ties + rest)).astype(rows.dtype)
-        others = (ties - 1 + rest).astype(rows.dtype) * inverse
-        np.multiply(exps, inverse, out=grad)
-        grad[everyone, target] = np.where(
-            at_target == 0, -others[:, 0], grad[everyone, target] - 1
-        )
-        if scale is not None:
-            grad *= scale[:, None]
-        grad[ignored] = 0
+    loss[:] = np.log1p(ties - 1 + rest)[:, 0] - at_target
+    loss[ignored] = 0
+    if grad is None:
+        return
+    # p - 1 for a target that alone is the greatest is minus the others, to full accuracy.
+    p = exps / (ties + rest)
+    others = (ties - 1 + rest) / (ties + rest)
+    p[everyone, target] = np.where(at_target == 0, -others[:, 0], p[everyone, target] - 1)
+    grad[:] = p if scale is None else p * scale[:, None]
+    grad[ignored] = 0
 
 
+@_quietly
 def sigmoid(x: Array, out: Array) -> None:
     """1 / (1 + exp(-x)), by exp(-|x|), which cannot overflow."""
     e = np.exp(-np.abs(x)).astype(np.float64)
     out[:] = np.where(x < 0, e, 1) / (1 + e) + np.where(np.isnan(x), np.nan, 0)
 
 
+@_quietly
 def log_sigmoid(x: Array, out: Array) -> None:
     """min(x, 0) - log1p(exp(-|x|))."""
     out[:] = np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)).astype(np.float64))
@@ -84,12 +87,11 @@ def _reduce(rows: Array) -> tuple[Array, Array, Array, Array]:
     relative accuracy where one class is nearly certain.
     """
     top = rows.max(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore", under="ignore"):
-        difference = _settled(rows, top) - np.where(np.isfinite(top), top, rows.dtype.type(0))
-        exps = np.exp(difference)
+    difference = _settled(rows, top) - np.where(np.isfinite(top), top, rows.dtype.type(0))
+    exps = np.exp(difference.astype(np.float64))
     greatest = difference == 0
     ties = greatest.sum(axis=1, keepdims=True, dtype=np.float64)
-    rest = np.where(greatest, 0, exps).astype(np.float64).sum(axis=1, keepdims=True)
+    rest = np.where(greatest, 0, exps).sum(axis=1, keepdims=True)
     return difference, ties, rest, exps
 
 
