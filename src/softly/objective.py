@@ -1,0 +1,175 @@
+"""The regularised loss of a linear softmax classifier and its gradient, over row blocks.
+
+No more than a block of scores is ever held. Rows are cut into stripes and stripes into blocks
+by N, D and K alone; stripes may run on several threads, and their sums are added in one order,
+so that the value and the gradient have the same bits on any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import threadpoolctl
+from numpy.typing import NDArray
+
+from softly.kernels import chosen as kernels
+from softly.kernels import threads
+
+Array = NDArray[Any]
+
+_BLOCK_BYTES = 1 << 20  # of features: what a core's own cache holds beside the scores
+_SCORE_BYTES = 1 << 18
+_STRIPE_BYTES = 1 << 26  # of gradients, one for each stripe
+_MOST_STRIPES = 32
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows: their features, classes and weights."""
+
+    features: Any
+    target: NDArray[np.int64]
+    weight: Array | None
+
+
+class Objective:
+    r"""Mean loss and L2 penalty: scikit-learn's objective divided by ``C`` times the weights' sum.
+
+    .. math:: F(W, b) = \frac{1}{S} \sum_i s_i \, \mathrm{CE}(W x_i + b, y_i)
+                        + \frac{\lambda}{2} \|W\|^2
+
+    with S the sum of the weights and the intercept not penalised.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix, shape (N, D), float32 or float64
+    target : ndarray of int64, shape (N,)
+        Classes 0 to K - 1.
+    n_classes : int
+        K. For two classes the scores of the first are held at 0, as scikit-learn does.
+    weight : ndarray of float64, shape (N,), or None
+        Rows of weight 0 count for nothing.
+    l2 : float
+        The penalty, lambda = 1 / (C S).
+    fit_intercept : bool
+        Whether there is a b.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        target: NDArray[np.int64],
+        n_classes: int,
+        *,
+        weight: NDArray[np.float64] | None,
+        l2: float,
+        fit_intercept: bool,
+    ) -> None:
+        self.n_classes = n_classes
+        self.l2 = l2
+        self.fit_intercept = fit_intercept
+        self.dtype = X.dtype
+        self.n_features = X.shape[1]
+        self.total_weight = float(len(target) if weight is None else weight.sum())
+        self.n_passes = 0
+        self._stripes = list(_stripes(X, target, weight, n_classes))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the parameters: a row for each class (one row for two classes), b in the last column."""
+        n_rows = 1 if self.n_classes == 2 else self.n_classes
+        return n_rows, self.n_features + int(self.fit_intercept)
+
+    def value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
+        """F and its gradient, float64, at parameters of `shape`: one pass over the data."""
+        every = parameters
+        if self.n_classes == 2:
+            every = np.vstack([np.zeros_like(parameters), parameters])
+        weights = np.ascontiguousarray(every[:, : self.n_features].T, dtype=self.dtype)
+        bias = every[:, self.n_features :].T.astype(self.dtype)
+        sums: list[Any] = [None] * len(self._stripes)
+
+        def work(i: int) -> None:
+            sums[i] = _sum_of_blocks(self._stripes[i], weights, bias)
+
+        with _one_blas_thread():
+            threads.run([lambda i=i: work(i) for i in range(len(sums))])  # type: ignore[misc]
+        self.n_passes += 1
+        value = sum(s[0] for s in sums)
+        gradient = np.sum([s[1] for s in sums], axis=0)[-len(parameters) :]
+        value /= self.total_weight
+        gradient /= self.total_weight
+        coefficients = parameters[:, : self.n_features]
+        value += 0.5 * self.l2 * float(np.vdot(coefficients, coefficients))
+        gradient[:, : self.n_features] += self.l2 * coefficients
+        return value, gradient[:, : self.shape[1]]
+
+
+def _sum_of_blocks(blocks: list[Block], weights: Array, bias: Array) -> tuple[float, Array]:
+    """The sum of weighted losses, and its gradient of shape (K, D + 1)."""
+    n_features, n_classes = weights.shape
+    value = 0.0
+    gradient = np.zeros((n_classes, n_features + 1))
+    for block in blocks:
+        scores = block.features @ weights
+        scores += bias if bias.size else 0
+        loss = np.empty(len(scores), scores.dtype)
+        kernels.cross_entropy(scores, block.target, block.weight, loss, scores)
+        value += float(
+            loss.sum(dtype=np.float64) if block.weight is None else np.vdot(block.weight, loss)
+        )
+        if sp.issparse(block.features):
+            gradient[:, :-1] += (block.features.T @ scores).T
+        else:
+            gradient[:, :-1] += scores.T @ block.features
+        gradient[:, -1] += scores.sum(axis=0, dtype=np.float64)
+    return value, gradient
+
+
+def _stripes(
+    X: Any, target: NDArray[np.int64], weight: NDArray[np.float64] | None, n_classes: int
+) -> Iterator[list[Block]]:
+    n, d = X.shape
+    if weight is not None:
+        weight = weight.astype(X.dtype)
+    rows = max(1, _SCORE_BYTES // (X.itemsize if sp.issparse(X) is False else 8) // n_classes)
+    if not sp.issparse(X):
+        rows = max(1, min(rows, _BLOCK_BYTES // (X.itemsize * d)))
+    count = max(1, min(_MOST_STRIPES, _STRIPE_BYTES // (8 * n_classes * (d + 1)), -(-n // rows)))
+    bounds = np.linspace(0, n, count + 1).astype(int)
+    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+        yield [
+            Block(
+                _rows(X, a, min(a + rows, last)),
+                target[a : min(a + rows, last)],
+                None if weight is None else weight[a : min(a + rows, last)],
+            )
+            for a in range(first, last, rows)
+        ]
+
+
+def _rows(X: Any, start: int, stop: int) -> Any:
+    """Rows of X without a copy; slicing a CSR matrix would copy its entries."""
+    if not sp.issparse(X):
+        return X[start:stop]
+    first, last = X.indptr[start], X.indptr[stop]
+    parts = (X.data[first:last], X.indices[first:last], X.indptr[start : stop + 1] - first)
+    return sp.csr_array(parts, shape=(stop - start, X.shape[1]), copy=False)
+
+
+@cache
+def _blas() -> Any:
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Our threads take the rows; BLAS within each takes one, so that its sums have one order."""
+    with _blas().limit(limits=1):
+        yield
