@@ -79,7 +79,8 @@ def logit(p):
         return mp.nan
     if p in (0, 1):
         return mp.inf if p else mp.ninf
-    return mp.log1p((2 * p - 1) / (1 - p))  # log(p / (1 - p)); 2p - 1 is exact
+    # log(p / (1 - p)), near 1/2 without losing what makes it differ from log(1)
+    return mp.log1p((2 * p - 1) / (1 - p)) if p > 0.25 else mp.log(p) - mp.log1p(-p)
 
 
 def cross_entropy(rows, target, weight=None):

@@ -16,9 +16,9 @@ def floating(x: ArrayLike, name: str) -> tuple[Array, np.dtype[Any]]:
     Half types are worked on in float32 and rounded once; integers give float64.
     """
     array = np.asarray(x)
-    dtype = array.dtype
+    dtype = array.dtype.newbyteorder("=")
     if dtype in (np.float32, np.float64):
-        return array.astype(dtype.newbyteorder("="), copy=False), dtype.newbyteorder("=")
+        return array.astype(dtype, copy=False), dtype
     if dtype == np.float16 or dtype.name == "bfloat16":
         return array.astype(np.float32), dtype
     if dtype.kind in "iub":
@@ -29,14 +29,12 @@ def floating(x: ArrayLike, name: str) -> tuple[Array, np.dtype[Any]]:
     )
 
 
-def integers(x: ArrayLike, name: str) -> NDArray[np.int64]:
-    """Whole numbers as a contiguous int64 array."""
+def integers(x: ArrayLike, name: str) -> NDArray[np.integer]:
+    """Whole numbers, of the type they have."""
     array = np.asarray(x)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} holds {array.dtype.name} values, but integers are needed")
-    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} holds {array.max()}, which is beyond the range of int64")
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return array
 
 
 def weights(x: ArrayLike, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:

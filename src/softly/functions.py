@@ -219,8 +219,8 @@ def logit(p: ArrayLike) -> Any:
     array([      -inf, 0.        , 1.09861229])
     """
     values, dtype = arrays.floating(p, "p")
-    wide = values.astype(np.float64)
     with np.errstate(all="ignore"):
+        wide = values.astype(np.float64)
         # Near 1/2 both logarithms are near each other: there 2p - 1 is exact, and so is this.
         middle = 2 * np.arctanh(2 * wide - 1)
         outer = np.log(wide) - np.log1p(-wide)

@@ -89,7 +89,7 @@ def cross_entropy(
             f"logits have shape {values.shape} and target {classes.shape}, but the target needs "
             "the shape of the logits without their last axis, the classes"
         )
-    _check_targets(classes, values.shape[-1])
+    flat = _checked_targets(classes, values.shape[-1])
     weight = (
         None
         if sample_weight is None
@@ -101,7 +101,7 @@ def cross_entropy(
     loss = np.empty(len(rows), rows.dtype)
     grad = np.empty_like(rows) if return_grad else None
     scale = _scale(weight, over, rows)
-    kernels.cross_entropy(rows, classes.reshape(-1), scale, loss, grad)
+    kernels.cross_entropy(rows, flat, scale, loss, grad)
     value = _reduce(loss, weight, over, reduction)
     if reduction == "none":
         value = value.astype(dtype, copy=False).reshape(classes.shape)[()]
@@ -110,13 +110,15 @@ def cross_entropy(
     return value, grad.astype(dtype, copy=False).reshape(values.shape)
 
 
-def _check_targets(classes: NDArray[np.int64], k: int) -> None:
-    wrong = classes.view(np.uint64) >= k  # a negative number, too, is a large unsigned one
+def _checked_targets(classes: NDArray[np.integer], k: int) -> NDArray[np.int64]:
+    """The targets as a contiguous int64 vector, every one of them a class."""
+    wrong = (classes < 0) | (classes >= k)
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
         raise ValueError(
             f"target[{at}] is {classes.flat[at]}, but the logits have {k} classes (0..{k - 1})"
         )
+    return np.ascontiguousarray(classes, dtype=np.int64).reshape(-1)
 
 
 def _scale(weight: NDArray[np.float64] | None, over: float, rows: Array) -> Array | None:

@@ -91,8 +91,8 @@ def _reduce(rows: Array) -> tuple[Array, Array, Array, Array]:
     exps = np.exp(difference.astype(np.float64))
     greatest = difference == 0
     ties = greatest.sum(axis=1, keepdims=True, dtype=np.float64)
-    rest = np.where(greatest, 0, exps).sum(axis=1, keepdims=True)
-    return difference, ties, rest, exps
+    rest = np.where(greatest, 0, exps).sum(axis=1, keepdims=True, dtype=np.longdouble)
+    return difference, ties, rest.astype(np.float64), exps
 
 
 def _settled(rows: Array, top: Array) -> Array:

@@ -1,0 +1,80 @@
+"""Tables to tables of predictions, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import polars as pl
+
+from softly.files import TableError
+from softly.models import Model
+
+
+def answers(
+    model: Model,
+    frames: Iterable[pl.DataFrame],
+    *,
+    top_k: int | None = None,
+    keep: Sequence[str] = (),
+) -> Iterator[pl.DataFrame]:
+    """The predictions of a model for a stream of tables.
+
+    Parameters
+    ----------
+    model : Model
+    frames : iterable of polars.DataFrame
+    top_k : int, optional
+        Give the best K classes and their probabilities only.
+    keep : sequence of str
+        Columns carried over from the tables, before the answers.
+
+    Yields
+    ------
+    polars.DataFrame
+        ``prediction``, ``probability``, then ``p_<class>`` for every class; with `top_k`
+        ``prediction_2``, ``probability_2`` and so on instead.
+
+    Raises
+    ------
+    TableError
+        If a table does not fit the model, or a kept column is absent or named as an answer is.
+    """
+    labels = np.array(model.classes)
+    first_row = 0
+    for frame in frames:
+        for name in keep:
+            if name not in frame.columns:
+                raise TableError(f"there is no column '{name}' to keep")
+        log_p = model.log_probabilities(frame, first_row)
+        first_row += frame.height
+        columns = {name: frame[name] for name in keep}
+        found = _best(log_p, labels, top_k) if top_k else _all(log_p, labels)
+        for name, values in found.items():
+            if name in columns:
+                raise TableError(f"the kept column '{name}' is named as an answer is: rename it")
+            columns[name] = values
+        yield pl.DataFrame(columns)
+
+
+def _all(log_p: np.ndarray, labels: np.ndarray) -> dict[str, pl.Series]:
+    best = log_p.argmax(axis=1)
+    p = np.exp(log_p)
+    every = {f"p_{label}": pl.Series(p[:, j]) for j, label in enumerate(labels)}
+    rows = np.arange(len(best))
+    return {
+        "prediction": pl.Series(labels[best]),
+        "probability": pl.Series(p[rows, best]),
+        **every,
+    }
+
+
+def _best(log_p: np.ndarray, labels: np.ndarray, k: int) -> dict[str, pl.Series]:
+    order = np.argsort(-log_p, axis=1, kind="stable")[:, :k]
+    p = np.exp(np.take_along_axis(log_p, order, axis=1))
+    columns = {}
+    for j in range(order.shape[1]):
+        rank = "" if j == 0 else f"_{j + 1}"
+        columns[f"prediction{rank}"] = pl.Series(labels[order[:, j]])
+        columns[f"probability{rank}"] = pl.Series(p[:, j])
+    return columns

@@ -1,0 +1,255 @@
+"""What is said of a classifier, data first, and how it is drawn in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from softly import features, metrics, tables
+from softly.files import TableError
+
+if TYPE_CHECKING:
+    from softly.models import Model
+    from softly.tables import Schema
+    from softly.training import Training
+
+Array = NDArray[Any]
+
+_MOST_CLASSES = 10  # shown in a terminal; JSON holds all
+_PAIRS = 10
+_WEIGHTS = 3
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The measures of one set of predictions."""
+
+    accuracy: float
+    log_loss: float
+    brier_score: float
+    calibration_error: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model did on labelled rows, beside always guessing the training frequencies.
+
+    Attributes
+    ----------
+    rows : int
+        Labelled rows whose class the model knows: those that were scored.
+    unlabelled : int
+        Rows without a label, left out.
+    unknown : dict of str to int
+        Classes the model never saw, and how many rows had them; left out.
+    classes : list of str
+    model, guessing : Scores
+    confusion : list of list of int
+        A row for each true class, a column for each predicted one.
+    """
+
+    rows: int
+    unlabelled: int
+    unknown: dict[str, int]
+    classes: list[str]
+    model: Scores
+    guessing: Scores
+    confusion: list[list[int]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and text, ready for JSON."""
+        return asdict(self)
+
+
+def evaluate(model: Model, frames: Iterable[pl.DataFrame]) -> Evaluation:
+    """Score a model on labelled tables.
+
+    Raises
+    ------
+    TableError
+        If the target is not there or no row can be scored.
+    """
+    known = {name: i for i, name in enumerate(model.classes)}
+    log_p, targets, unknown = [], [], dict[str, int]()
+    unlabelled = first_row = 0
+    for frame in frames:
+        labels, missing = tables.labels(frame, model.schema.target)
+        target = np.array([known.get(label, -1) for label in labels], dtype=np.int64)
+        for label in labels[(target < 0) & ~missing]:
+            unknown[str(label)] = unknown.get(str(label), 0) + 1
+        unlabelled += int(missing.sum())
+        log_p.append(model.log_probabilities(frame, first_row)[target >= 0])
+        targets.append(target[target >= 0])
+        first_row += len(frame)
+    target = np.concatenate(targets)
+    if not len(target):
+        raise TableError(
+            f"no row can be scored: none has a class in '{model.schema.target}' that the model "
+            f"knows ({', '.join(model.classes[:8])}{', ...' if len(known) > 8 else ''})"
+        )
+    every = np.concatenate(log_p)
+    predicted = every.argmax(axis=1)
+    return Evaluation(
+        rows=len(target),
+        unlabelled=unlabelled,
+        unknown=unknown,
+        classes=model.classes,
+        model=_scores(every, target),
+        guessing=_scores(np.broadcast_to(_log_frequencies(model), every.shape), target),
+        confusion=metrics.confusion_matrix(predicted, target, len(known)).tolist(),
+    )
+
+
+def _log_frequencies(model: Model) -> Array:
+    return np.log(model.frequencies).astype(np.float32)
+
+
+def _scores(log_p: Array, target: Array) -> Scores:
+    p = np.exp(log_p)
+    predicted = log_p.argmax(axis=1)
+    return Scores(
+        accuracy=metrics.accuracy(predicted, target),
+        log_loss=metrics.log_loss(log_p, target),
+        brier_score=metrics.brier_score(p, target),
+        calibration_error=metrics.calibration_error(p.max(axis=1), predicted == target),
+    )
+
+
+def weights(model: Model, most: int) -> dict[str, list[tuple[str, float]]]:
+    """For each class, the features that weigh most for or against it, heaviest first."""
+    names = features.feature_names(model.transformer)
+    coef = model.classifier.coef_
+    if len(coef) == 1:
+        coef = np.concatenate([-coef, coef]) / 2
+    return {
+        label: [(names[j], float(row[j])) for j in np.argsort(-np.abs(row))[:most]]
+        for label, row in zip(model.classes, coef, strict=True)
+    }
+
+
+def training_to_dict(training: Training) -> dict[str, Any]:
+    """All that `softly train` says, ready for JSON."""
+    model = training.model
+    return {
+        "rows": training.rows,
+        "unlabelled": training.unlabelled,
+        "columns": [asdict(c) for c in model.schema.columns],
+        "classes": model.classes,
+        "frequencies": model.frequencies.tolist(),
+        "passes": model.classifier.n_passes_,
+        "objective": model.classifier.objective_,
+        "converged": training.converged,
+        "held_out": training.evaluation.to_dict(),
+        "weights": weights(model, most=20),
+        "versions": model.versions,
+    }
+
+
+# --- drawing ------------------------------------------------------------------
+
+
+def draw_columns(console: Console, schema: Schema) -> None:
+    """What each column was taken for."""
+    table = Table("column", "taken for", "because", box=None, pad_edge=False)
+    for column in schema.columns:
+        used = column in schema.used
+        kind = column.kind if used else f"{column.kind}, left out"
+        missing = f", {column.missing:,} missing" if column.missing and used else ""
+        table.add_row(
+            Text(column.name), kind, Text(column.why + missing), style=None if used else "dim"
+        )
+    console.print(table)
+
+
+def draw_training(console: Console, training: Training) -> None:
+    """The summary of a training run."""
+    model = training.model
+    used, left_out = model.schema.used, model.schema.left_out
+    console.print(
+        Text(
+            f"Trained on {training.rows:,} rows, {len(used)} columns and {len(model.classes)} "
+            f"classes of '{model.schema.target}'."
+        )
+    )
+    if training.unlabelled:
+        console.print(
+            f"{training.unlabelled:,} rows have no target and were left out of the training."
+        )
+    for column in left_out:
+        console.print(Text(f"Left out: {column.name} ({column.kind}: {column.why})"))
+    console.print()
+    draw_evaluation(console, training.evaluation, "held-out rows")
+    console.print()
+    _draw_weights(console, model)
+
+
+def draw_evaluation(console: Console, evaluation: Evaluation, rows: str = "rows") -> None:
+    """The measures beside those of guessing, and the confusion matrix."""
+    table = Table(f"{evaluation.rows:,} {rows}", box=None, pad_edge=False)
+    table.add_column("model", justify="right")
+    table.add_column("guessing", justify="right")
+    for name, shown in (
+        ("accuracy", "accuracy"),
+        ("log_loss", "log loss"),
+        ("brier_score", "Brier score"),
+        ("calibration_error", "calibration error"),
+    ):
+        ours, theirs = getattr(evaluation.model, name), getattr(evaluation.guessing, name)
+        table.add_row(shown, f"{ours:.4f}", f"{theirs:.4f}")
+    console.print(table)
+    for label, count in sorted(evaluation.unknown.items(), key=lambda item: -item[1])[:5]:
+        console.print(Text(f"{count:,} rows of class '{label}', which the model never saw"))
+    if evaluation.unlabelled:
+        console.print(f"{evaluation.unlabelled:,} rows without a label were left out")
+    console.print()
+    _draw_confusion(console, evaluation)
+
+
+def _draw_confusion(console: Console, evaluation: Evaluation) -> None:
+    classes, counts = evaluation.classes, np.array(evaluation.confusion)
+    cells = [[f"{n:,}" if n else "." for n in row] for row in counts.tolist()]
+    labels = max(len("true \\ predicted"), *map(len, classes))
+    columns = [
+        max(len(name), *map(len, column)) for name, column in zip(classes, zip(*cells), strict=True)
+    ]
+    if len(classes) > _MOST_CLASSES or labels + sum(w + 2 for w in columns) > console.width:
+        _draw_confused_pairs(console, classes, counts)
+        return
+    table = Table("true \\ predicted", box=None, pad_edge=False)
+    for name in classes:
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    for i, (name, row) in enumerate(zip(classes, cells, strict=True)):
+        shown = [Text(n, style="bold" if i == j else "") for j, n in enumerate(row)]
+        table.add_row(Text(name), *shown)
+    console.print(table)
+
+
+def _draw_confused_pairs(console: Console, classes: list[str], counts: Array) -> None:
+    wrong = counts - np.diag(np.diag(counts))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
+    table = Table("true", "predicted", "rows", box=None, pad_edge=False, title_justify="left")
+    for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if wrong[i, j]:
+            table.add_row(Text(classes[i]), Text(classes[j]), f"{wrong[i, j]:,}")
+    if table.row_count:
+        console.print("Most often confused:")
+        console.print(table)
+
+
+def _draw_weights(console: Console, model: Model) -> None:
+    heaviest = weights(model, _WEIGHTS)
+    table = Table("class", "weighs most (+ for, - against)", box=None, pad_edge=False)
+    for label, parts in list(heaviest.items())[:_MOST_CLASSES]:
+        shown = ", ".join(f"{name} {weight:+.2f}" for name, weight in parts)
+        table.add_row(Text(label), Text(shown))
+    console.print(table)
+    if len(heaviest) > _MOST_CLASSES:
+        console.print(f"and {len(heaviest) - _MOST_CLASSES} more classes (--json tells all)")
