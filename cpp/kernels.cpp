@@ -407,12 +407,13 @@ template <class T> void sigmoid(const T* x, T* out, size_t n) {
   });
 }
 
-// log(sigmoid(x)) = min(x, 0) - log1p(exp(-|x|))
+// log(sigmoid(x)) = min(x, 0) - log1p(exp(-|x|)), in doubles throughout
 template <class T> void log_sigmoid(const T* x, T* out, size_t n) {
   transform(x, out, n, [](const Lanes<T>& x) {
-    const Wide<T> e = widen(exp_nonpositive(all<T>(0) - absolute(x))), z = widen(x);
+    const Wide<T> z = widen(x);
     return narrow(map_wide<T>([&](size_t h) {
-      return where_negative(z.v[h], z.v[h], all(0.0)) - log1p_nonnegative(e.v[h]);
+      const Lanes<double> zero = all(0.0), e = exp_nonpositive(zero - absolute(z.v[h]));
+      return where_negative(z.v[h], z.v[h], zero) - log1p_nonnegative(e);
     }));
   });
 }

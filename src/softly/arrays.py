@@ -20,7 +20,8 @@ def floating(x: ArrayLike, name: str) -> tuple[Array, np.dtype[Any]]:
     if dtype in (np.float32, np.float64):
         return array.astype(dtype, copy=False), dtype
     if dtype == np.float16 or dtype.name == "bfloat16":
-        return array.astype(np.float32), dtype
+        with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN like others
+            return array.astype(np.float32), dtype
     if dtype.kind in "iub":
         return array.astype(np.float64), np.dtype(np.float64)
     raise TypeError(

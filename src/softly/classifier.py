@@ -80,7 +80,7 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
     >>> from sklearn.datasets import load_iris
     >>> import softly
     >>> X, y = load_iris(return_X_y=True)
-    >>> model = softly.SoftmaxClassifier().fit(X, y)
+    >>> model = softly.SoftmaxClassifier(max_iter=1000).fit(X, y)
     >>> model.predict(X[:2])
     array([0, 0])
     >>> model.predict_proba(X[:1]).round(2)

@@ -1,0 +1,100 @@
+"""Timing side by side, and saying where."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+DATA = Path(os.environ.get("SOFTLY_DATA", "../shared/data"))
+
+
+def interleaved(works: dict[str, Callable[[], object]], repeats: int = 15) -> dict[str, float]:
+    """Median seconds of each piece of work, taken in turns after one warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for repeat in range(repeats + 1):
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            if repeat:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process from start to end."""
+
+    seconds: float
+    peak_mb: float
+    output: str
+
+
+def process(arguments: list[str]) -> Run:
+    """Run a command; its wall time, its own peak of resident memory, and what it printed."""
+    began = time.perf_counter()
+    child = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    output = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    seconds = time.perf_counter() - began
+    if status:
+        raise SystemExit(f"{' '.join(arguments)} ended with status {status}")
+    return Run(seconds, usage.ru_maxrss / 1024, output)
+
+
+def interleaved_processes(commands: dict[str, list[str]], repeats: int) -> dict[str, Run]:
+    """The run of median time of each command, with the median of the peaks, taken in turns."""
+    runs: dict[str, list[Run]] = {name: [] for name in commands}
+    for _ in range(repeats):
+        for name, command in commands.items():
+            runs[name].append(process(command))
+    return {
+        name: Run(
+            statistics.median(r.seconds for r in taken),
+            statistics.median(r.peak_mb for r in taken),
+            taken[0].output,
+        )
+        for name, taken in runs.items()
+    }
+
+
+def softly_command() -> str:
+    """The `softly` of the environment that runs the benchmark."""
+    return str(Path(sys.executable).with_name("softly"))
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
+
+
+def machine() -> str:
+    """The machine in a line: processor, cores, versions of the peers."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        model = names[0].split(": ")[1] if names else model
+    from importlib.metadata import PackageNotFoundError, version
+
+    from softly.kernels import chosen
+
+    peers = []
+    for package in ("numpy", "scipy", "scikit-learn", "polars", "torch"):
+        try:
+            peers.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    cores = len(os.sched_getaffinity(0))
+    return (
+        f"{model}, {cores} cores; softly's kernels: {chosen.name}; "
+        f"Python {platform.python_version()}, {', '.join(peers)}"
+    )
