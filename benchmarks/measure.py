@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+CHILD = Path(__file__).with_name("child.py")
 DATA = Path(os.environ.get("SOFTLY_DATA", "../shared/data"))
 
 
@@ -38,15 +40,13 @@ class Run:
 
 def process(arguments: list[str]) -> Run:
     """Run a command; its wall time, its own peak of resident memory, and what it printed."""
-    began = time.perf_counter()
-    child = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    output = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.perf_counter() - began
+    measured = subprocess.run(
+        [sys.executable, "-S", str(CHILD), *arguments], stdout=subprocess.PIPE, check=True
+    )
+    seconds, peak, status, output = json.loads(measured.stdout)
     if status:
         raise SystemExit(f"{' '.join(arguments)} ended with status {status}")
-    return Run(seconds, usage.ru_maxrss / 1024, output)
+    return Run(seconds, peak / 1e6, output)
 
 
 def interleaved_processes(commands: dict[str, list[str]], repeats: int) -> dict[str, Run]:

@@ -171,7 +171,20 @@ template <class T, class F> inline void each(const T* z, size_t k, F f) {
 }
 template <class T, class F> inline void transform(const T* z, T* out, size_t k, F f) {
   size_t j = 0;
-  for (; j + lanes<T> <= k; j += lanes<T>) store(out + j, f(load(z + j)));
+  for (; j + lanes<T> <= k; j += lanes<T>) {
+    __builtin_prefetch(z + k + j, 0, 2);
+    store(out + j, f(load(z + j)));
+  }
+  if (j < k) store_first(out + j, f(load_tail(z + j, k - j)), k - j);
+}
+
+// As transform, past the caches.
+template <class T, class F> inline void transform_past(const T* z, T* out, size_t k, F f) {
+  const size_t beyond = reinterpret_cast<uintptr_t>(out) % lane_bytes / sizeof(T);
+  size_t j = beyond ? lanes<T> - beyond : 0;
+  if (j > k) j = k;
+  if (j) store_first(out, f(load_tail(z, j)), j);
+  for (; j + lanes<T> <= k; j += lanes<T>) stream(out + j, f(load(z + j)));
   if (j < k) store_first(out + j, f(load_tail(z + j, k - j)), k - j);
 }
 
@@ -276,6 +289,36 @@ template <class T, class F> inline void for_tiles(const T* rows, size_t n, size_
 
 // ---- the kernels ----
 
+// Where the exponentials of one long row wait for their sum: in a buffer that stays in the cache,
+// from where the answer is written past it. A row too long for that, and an answer that fits in
+// the cache or takes the place of its input, are worked on in the answer itself.
+template <class T> class Desk {
+ public:
+  Desk(const T* rows, const T* out, size_t n, size_t k) {
+    constexpr size_t row_bytes = 1 << 19, cache_bytes = 1 << 23;
+    if (rows != out && k * sizeof(T) <= row_bytes && n * k * sizeof(T) > cache_bytes)
+      buffer_ = static_cast<T*>(__builtin_malloc(k * sizeof(T)));
+  }
+  ~Desk() {
+    if (buffer_) fence();
+    __builtin_free(buffer_);
+  }
+  Desk(const Desk&) = delete;
+  Desk& operator=(const Desk&) = delete;
+
+  T* place(T* out) const { return buffer_ ? buffer_ : out; }
+  // out[j] = f(from[j])
+  template <class F> void write(const T* from, T* out, size_t k, F f) const {
+    if (buffer_)
+      transform_past(from, out, k, f);
+    else
+      transform(from, out, k, f);
+  }
+
+ private:
+  T* buffer_ = nullptr;
+};
+
 template <class T> void softmax(const T* rows, T* out, size_t n, size_t k) {
   if (k <= longest_tiled_row)
     return for_tiles(rows, n, k, [&](Tile<T>& tile, size_t i) {
@@ -283,13 +326,14 @@ template <class T> void softmax(const T* rows, T* out, size_t n, size_t k) {
       tile.update([&](const Lanes<T>& e) { return inverse * e; });
       tile.write(out + i * k);
     });
+  const Desk<T> desk(rows, out, n, k);
   for (size_t i = 0; i < n; i++) {
     const T* z = rows + i * k;
-    T* p = out + i * k;
+    T *p = out + i * k, *exps = desk.place(p);
     T top = greatest(z, k);
-    if (!finite(top)) settle(z, p, k, 1), z = p, top = 0;
-    const Factor<T> inverse = reduce_row(z, top, k, p, keep_exponential).inverse();
-    transform(p, p, k, [&](const Lanes<T>& e) { return inverse * e; });
+    if (!finite(top)) settle(z, exps, k, 1), z = exps, top = 0;
+    const Factor<T> inverse = reduce_row(z, top, k, exps, keep_exponential).inverse();
+    desk.write(exps, p, k, [&](const Lanes<T>& e) { return inverse * e; });
   }
 }
 
@@ -300,14 +344,15 @@ template <class T> void log_softmax(const T* rows, T* out, size_t n, size_t k) {
       tile.update([&](const Lanes<T>& d) { return d - log_sum; });
       tile.write(out + i * k);
     });
+  const Desk<T> desk(rows, out, n, k);
   for (size_t i = 0; i < n; i++) {
     const T* z = rows + i * k;
-    T* p = out + i * k;
+    T *p = out + i * k, *limit = desk.place(p);
     T top = greatest(z, k);
-    if (!finite(top)) settle(z, p, k, 1), z = p, top = 0;
+    if (!finite(top)) settle(z, limit, k, 1), z = limit, top = 0;
     const Total<T> total = reduce_row<T>(z, top, k, nullptr, keep_difference);
     const Lanes<T> log_sum = narrow(total.log_sum());
-    transform(z, p, k, [&](const Lanes<T>& x) { return (x - total.max) - log_sum; });
+    desk.write(z, p, k, [&](const Lanes<T>& x) { return (x - total.max) - log_sum; });
   }
 }
 
@@ -353,27 +398,28 @@ void cross_entropy_tile(Tile<T>& tile, const int64_t* target, const T* scale, T*
 }
 
 template <class T>
-void cross_entropy_row(const T* z, size_t target, T scale, T* loss, T* grad, size_t k) {
+void cross_entropy_row(const Desk<T>& desk, const T* z, size_t target, T scale, T* loss, T* grad,
+                       size_t k) {
   if (scale == 0) {
     *loss = 0;
     for (size_t j = 0; grad && j < k; j++) grad[j] = 0;
     return;
   }
   T top = greatest(z, k);
-  T* scratch = nullptr;
+  T *scratch = nullptr, *exps = grad ? desk.place(grad) : nullptr;
   if (!finite(top)) {
-    T* limit = grad ? grad : (scratch = static_cast<T*>(__builtin_malloc(k * sizeof(T))));
+    T* limit = grad ? exps : (scratch = static_cast<T*>(__builtin_malloc(k * sizeof(T))));
     if (!limit) __builtin_abort();
     settle(z, limit, k, 1);
     z = limit, top = 0;
   }
   const Lanes<T> at_target = all(z[target]);
-  const Total<T> total = reduce_row(z, top, k, grad, keep_exponential);
+  const Total<T> total = reduce_row(z, top, k, exps, keep_exponential);
   *loss = first(total.loss(at_target));
   if (grad) {
     const Factor<T> inverse = total.inverse();
     const Lanes<T> factor = all(scale);
-    transform(grad, grad, k, [&](const Lanes<T>& e) { return inverse * e * factor; });
+    desk.write(exps, grad, k, [&](const Lanes<T>& e) { return inverse * e * factor; });
     grad[target] = first(total.slope_at_target(at_target) * factor);
   }
   __builtin_free(scratch);
@@ -387,8 +433,9 @@ void cross_entropy(const T* rows, const int64_t* target, const T* scale, T* loss
       cross_entropy_tile(tile, target + i, scale ? scale + i : nullptr, loss + i,
                          grad ? grad + i * k : nullptr);
     });
+  const Desk<T> desk(rows, grad ? grad : rows, n, k);
   for (size_t i = 0; i < n; i++)
-    cross_entropy_row(rows + i * k, size_t(target[i]), scale ? scale[i] : T(1), loss + i,
+    cross_entropy_row(desk, rows + i * k, size_t(target[i]), scale ? scale[i] : T(1), loss + i,
                       grad ? grad + i * k : nullptr, k);
 }
 

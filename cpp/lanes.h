@@ -105,6 +105,39 @@ template <class T> inline void store(T* to, const Lanes<T>& x) {
   });
 }
 
+// To memory that will not be read soon: past the caches, without reading what stood there. The
+// address must be a multiple of lane_bytes; a fence() must come before anybody else reads.
+template <class T> inline void stream(T* to, const Lanes<T>& x) {
+#if defined(__x86_64__)
+  typedef int Quad __attribute__((vector_size(16)));
+  for (size_t i = 0; i < lane_bytes / 16; i++) {
+    Quad quarter;
+    __builtin_memcpy(&quarter, reinterpret_cast<const char*>(&x) + 16 * i, 16);
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i, (__m128i)quarter);
+  }
+#else
+  store(to, x);
+#endif
+}
+#if defined(__AVX512F__)
+template <> inline void stream(float* to, const Lanes<float>& x) { _mm512_stream_ps(to, x.v[0]); }
+template <> inline void stream(double* to, const Lanes<double>& x) { _mm512_stream_pd(to, x.v[0]); }
+#elif defined(__AVX2__)
+template <> inline void stream(float* to, const Lanes<float>& x) {
+  _mm256_stream_ps(to, x.v[0]);
+  _mm256_stream_ps(to + 8, x.v[1]);
+}
+template <> inline void stream(double* to, const Lanes<double>& x) {
+  _mm256_stream_pd(to, x.v[0]);
+  _mm256_stream_pd(to + 4, x.v[1]);
+}
+#endif
+inline void fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
 // The first count lanes from memory, the others as fill; and the first count lanes to memory.
 // Nothing beyond them is read or written.
 template <class T> inline Lanes<T> load_first(const T* from, size_t count, T fill) {

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from softly import arrays
 from softly.kernels import chosen as kernels
+from softly.kernels import memory
 
 Array = NDArray[Any]
 Axis = int | tuple[int, ...] | None
@@ -251,7 +252,7 @@ def _along_rows(kernel: Callable[[Array, Array], None], x: ArrayLike, axis: Axis
     values, dtype = arrays.floating(x, "x")
     axes = _axes(values, axis)
     rows = _rows(values, axes)
-    out = np.empty_like(rows)
+    out = memory.empty(rows.shape, rows.dtype)
     kernel(rows, out)
     last = tuple(range(values.ndim - len(axes), values.ndim))
     shape = [n for i, n in enumerate(values.shape) if i not in axes]
@@ -262,6 +263,6 @@ def _along_rows(kernel: Callable[[Array, Array], None], x: ArrayLike, axis: Axis
 def _elementwise(kernel: Callable[[Array, Array], None], x: ArrayLike, name: str) -> Any:
     values, dtype = arrays.floating(x, name)
     flat = np.ascontiguousarray(values).reshape(-1)
-    out = np.empty_like(flat)
+    out = memory.empty(flat.shape, flat.dtype)
     kernel(flat, out)
     return out.astype(dtype, copy=False).reshape(values.shape)[()]

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from softly import arrays
 from softly.kernels import chosen as kernels
+from softly.kernels import memory
 
 Array = NDArray[Any]
 Reduction = Literal["mean", "sum", "none"]
@@ -99,7 +100,7 @@ def cross_entropy(
     counted = float(len(rows) if weight is None else weight.sum())
     over = counted if reduction == "mean" else 1.0
     loss = np.empty(len(rows), rows.dtype)
-    grad = np.empty_like(rows) if return_grad else None
+    grad = memory.empty(rows.shape, rows.dtype) if return_grad else None
     scale = _scale(weight, over, rows)
     kernels.cross_entropy(rows, flat, scale, loss, grad)
     value = _reduce(loss, weight, over, reduction)
