@@ -226,7 +226,7 @@ def logit(p: ArrayLike) -> Any:
         middle = 2 * np.arctanh(2 * wide - 1)
         outer = np.log(wide) - np.log1p(-wide)
         value = np.where(np.abs(wide - 0.5) < 0.25, middle, outer)
-        return value.astype(dtype)[()]
+        return value.astype(values.dtype).astype(dtype)[()]
 
 
 def _axes(values: Array, axis: Axis) -> tuple[int, ...]:
