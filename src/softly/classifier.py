@@ -150,8 +150,6 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
             )
         weight = self._row_weights(X, y, classes, target, sample_weight)
         total = float(len(target) if weight is None else weight.sum())
-        if total <= 0:
-            raise ValueError("the weights of all rows are zero: there is nothing to fit")
         objective = Objective(
             X,
             target.astype(np.int64),

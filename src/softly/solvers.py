@@ -62,8 +62,11 @@ def lbfgs(
 ) -> Result:
     """L-BFGS (Byrd, Lu, Nocedal and Zhu, 1995) until no entry of the gradient exceeds `tol`."""
 
+    values: list[float] = []
+
     def evaluate(flat: Array) -> tuple[float, Array]:
         value, gradient = objective.value_and_gradient(flat.reshape(objective.shape))
+        values.append(value)
         if on_pass is not None:
             on_pass(Pass(objective.n_passes, value, float(np.abs(gradient).max())))
         return value, gradient.ravel()
@@ -73,11 +76,13 @@ def lbfgs(
         start.ravel(),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": max_iter, "maxls": 50, "gtol": tol, "ftol": 64 * np.finfo(float).eps},
+        options={"maxiter": max_iter, "maxfun": 50 * max_iter, "maxls": 50, "gtol": tol, "ftol": 0},
     )
     gradient = float(np.abs(found.jac).max())
-    # The line search also ends where rounding hides any further progress: that is an optimum too.
-    converged = bool(found.success)
+    # The line search also gives up where rounding hides any further progress: an optimum, too.
+    rounding = 64 * float(np.finfo(objective.dtype).eps) * abs(values[-1])
+    stuck = found.nit < max_iter and abs(values[-1] - values[-2:][0]) <= rounding
+    converged = bool(found.success) or stuck
     message = (
         f"the gradient's largest entry is {gradient:.2g} after {found.nit} iterations"
         if converged

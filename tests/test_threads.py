@@ -1,0 +1,127 @@
+"""The pool: all the work is done, once, whoever asks and from wherever."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import softly
+from softly.kernels import threads
+
+
+def test_every_row_is_worked_on_once():
+    done = np.zeros(100_003, int)
+
+    def work(start, stop):
+        done[start:stop] += 1
+
+    threads.over_rows(work, len(done), costs_bytes=1 << 30)
+    assert (done == 1).all()
+
+
+def test_little_work_stays_on_the_callers_thread():
+    seen = []
+    threads.over_rows(lambda a, b: seen.append((a, b, threading.get_ident())), 10, costs_bytes=80)
+    assert seen == [(0, 10, threading.get_ident())]
+
+
+def test_an_error_comes_out_and_nothing_runs_after_it():
+    running = []
+
+    def task(i):
+        running.append(i)
+        if i == 3:
+            raise ValueError("three")
+
+    with pytest.raises(ValueError, match="three"):
+        threads.run([lambda i=i: task(i) for i in range(10_000)])
+    after = len(running)
+    assert after < 10_000
+    assert len(running) == after
+
+
+def test_a_worker_that_asks_for_workers_does_the_work_itself():
+    done = []
+
+    def outer():
+        threads.run([lambda: done.append(1) for _ in range(10)])
+
+    threads.run([outer for _ in range(50)])
+    assert len(done) == 500
+
+
+def test_concurrent_callers_get_their_own_answers():
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=(3000, 50 + i)) for i in range(8)]
+    wanted = [softly.softmax(x, axis=1) for x in inputs]
+    wrong = []
+
+    def call(i):
+        for _ in range(20):
+            if not np.array_equal(softly.softmax(inputs[i], axis=1), wanted[i]):
+                wrong.append(i)
+
+    callers = [threading.Thread(target=call, args=(i,)) for i in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+
+
+def child(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_starts_its_own_threads():
+    done = child(
+        "import os, numpy as np, softly\n"
+        "x = np.random.default_rng(0).normal(size=(5000, 100))\n"
+        "wanted = softly.softmax(x, axis=1)\n"
+        "if os.fork() == 0:\n"
+        "    os._exit(int(not np.array_equal(softly.softmax(x, axis=1), wanted)))\n"
+        "assert os.waitpid(-1, 0)[1] == 0\n"
+        "assert np.array_equal(softly.softmax(x, axis=1), wanted)\n",
+        SOFTLY_THREADS="3",
+        PYTHONWARNINGS="ignore::DeprecationWarning",
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_works_while_the_interpreter_shuts_down():
+    done = child(
+        "import atexit, numpy as np, softly\n"
+        "x = np.zeros((5000, 100))\n"
+        "atexit.register(lambda: print(softly.softmax(x, axis=1).sum()))\n",
+        SOFTLY_THREADS="2",
+    )
+    assert (done.stdout.strip(), done.stderr) == ("5000.0", "")
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5"])
+def test_a_number_of_threads_that_is_none(wrong):
+    done = child("import softly", SOFTLY_THREADS=wrong)
+    assert f"SOFTLY_THREADS is '{wrong}': it must be a whole number from 1 up" in done.stderr
+
+
+def test_the_kernels_that_were_asked_for():
+    show = "from softly.kernels import chosen; print(chosen.name)"
+    assert child(show, SOFTLY_KERNELS="reference").stdout == "reference\n"
+    assert "it may be 'reference', 'native'" in child(show, SOFTLY_KERNELS="fast").stderr
+    assert "SOFTLY_CPU is 'v9', but this processor has" in child(show, SOFTLY_CPU="v9").stderr
+
+
+def test_importing_softly_loads_nothing_heavy():
+    heavy = "{'scipy', 'sklearn', 'polars', 'torch', 'typer', 'rich', 'skops', 'matplotlib'}"
+    done = child(f"import sys, softly; print(sorted({heavy} & set(sys.modules)))")
+    assert done.stdout == "[]\n"
