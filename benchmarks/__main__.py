@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure import machine
 
-NAMES = ("softmax", "train-table", "predict-table")
+NAMES = ("softmax", "train-table", "predict-table", "agreement")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

@@ -1,6 +1,7 @@
 """What `softly train` does, written with polars and scikit-learn: TABLE MODEL DTYPE."""
 
 import sys
+import warnings
 
 import joblib
 import numpy as np
@@ -16,13 +17,9 @@ table = pl.read_parquet(path)
 y = table["cover_type"].to_numpy()
 X = table.drop("cover_type").to_numpy().astype(dtype)
 del table
-X_train, X_test, y_train, y_test = train_test_split(
-    X, y, test_size=0.2, stratify=y, random_state=0
-)
+X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.2, stratify=y, random_state=0)
 del X
 model = make_pipeline(StandardScaler(copy=False), LogisticRegression(C=1.0, max_iter=100))
-import warnings
-
 warnings.simplefilter("ignore")
 model.fit(X_train, y_train)
 p = model.predict_proba(X_test)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softly import files, tables
-from softly.files import TableError
+from softly.errors import TableError
 from softly.tables import Column, Schema
 
 PENGUINS = Path(__file__).parent.parent / "examples" / "penguins.csv"
@@ -419,3 +419,13 @@ def test_classes_nobody_can_learn(labels: list[str], message: str) -> None:
 def test_classes_to_learn() -> None:
     tables.check_classes(np.array(["a", "b"] * 2), "t")
     tables.check_classes(np.array([str(i) for i in range(200)] * 2), "t")
+
+
+def test_a_class_of_one_row_is_enough_where_nothing_is_held_out() -> None:
+    tables.check_classes(np.array(["a", "a", "b"]), "y", to_be_split=False)
+
+
+def test_why_no_column_is_left() -> None:
+    frame = pl.DataFrame({"mass": [1, 1], "kind": ["a", "b"]})
+    with pytest.raises(TableError, match=r"learn 'kind' from \(mass: always 1\)"):
+        tables.infer(frame, "kind")

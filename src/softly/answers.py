@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from softly.files import TableError
+from softly.errors import TableError
+from softly.functions import softmax
 from softly.models import Model
+
+Array = NDArray[Any]
 
 
 def answers(
@@ -46,10 +51,10 @@ def answers(
         for name in keep:
             if name not in frame.columns:
                 raise TableError(f"there is no column '{name}' to keep")
-        log_p = model.log_probabilities(frame, first_row)
+        logits = model.logits(frame, first_row)
         first_row += frame.height
         columns = {name: frame[name] for name in keep}
-        found = _best(log_p, labels, top_k) if top_k else _all(log_p, labels)
+        found = _best(logits, labels, top_k) if top_k else _all(logits, labels)
         for name, values in found.items():
             if name in columns:
                 raise TableError(f"the kept column '{name}' is named as an answer is: rename it")
@@ -57,21 +62,19 @@ def answers(
         yield pl.DataFrame(columns)
 
 
-def _all(log_p: np.ndarray, labels: np.ndarray) -> dict[str, pl.Series]:
-    best = log_p.argmax(axis=1)
-    p = np.exp(log_p)
-    every = {f"p_{label}": pl.Series(p[:, j]) for j, label in enumerate(labels)}
-    rows = np.arange(len(best))
+def _all(logits: Array, labels: NDArray[np.str_]) -> dict[str, pl.Series]:
+    best = logits.argmax(axis=1)
+    p = softmax(logits, axis=1)
     return {
         "prediction": pl.Series(labels[best]),
-        "probability": pl.Series(p[rows, best]),
-        **every,
+        "probability": pl.Series(p[np.arange(len(best)), best]),
+        **{f"p_{label}": pl.Series(p[:, j]) for j, label in enumerate(labels)},
     }
 
 
-def _best(log_p: np.ndarray, labels: np.ndarray, k: int) -> dict[str, pl.Series]:
-    order = np.argsort(-log_p, axis=1, kind="stable")[:, :k]
-    p = np.exp(np.take_along_axis(log_p, order, axis=1))
+def _best(logits: Array, labels: NDArray[np.str_], k: int) -> dict[str, pl.Series]:
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    p = np.take_along_axis(softmax(logits, axis=1), order, axis=1)
     columns = {}
     for j in range(order.shape[1]):
         rank = "" if j == 0 else f"_{j + 1}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,37 +27,91 @@ if TYPE_CHECKING:
     from softly.solvers import Pass
 
 DONE, WRONG_INPUT, FAILED = 0, 2, 1
+_SECONDS = 5.0  # between lines on the passes, where standard error is no terminal
 
-app = typer.Typer(
-    help="Turn scores into decisions: train a softmax classifier from a table, and use it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-)
+# Help without boxes: they leave too little of a narrow terminal to read in.
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 notes = Console(stderr=True, highlight=False)
+
+
+def _examples(*lines: str) -> str:
+    """One example a line, however long: \b keeps the paragraph from being wrapped."""
+    return "Examples:\n\n\b\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _needs(needed: str, holds: Callable[[Any], bool]) -> Callable[[Any], Any]:
+    """A check of an option's value that says what is needed and what came."""
+
+    def check(value: Any) -> Any:
+        if value is not None and not holds(value):
+            raise typer.BadParameter(f"{value:g} was given, but {needed} is needed")
+        return value
+
+    return check
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import softly
+
+        print(f"softly {softly.__version__}")
+        raise typer.Exit
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, for a program.")]
 
 
+@app.callback(
+    epilog=_examples(
+        "softly train birds.csv --target kind --model birds.skops",
+        "softly predict birds.skops new.csv --output answers.csv",
+        "softly evaluate birds.skops labelled.csv",
+    )
+)
+def softly_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Turn scores into decisions: train a softmax classifier from a table, and use it.
+
+    Tables are CSV, TSV, Parquet, JSON lines, Excel or Arrow files.
+    """
+
+
 @app.command(
-    epilog="Examples:\n\n"
-    "    softly train birds.csv --target species --model birds.skops\n\n"
-    "    softly train birds.csv --target species --show-columns\n\n"
-    "    softly train birds.csv --target species --model birds.skops "
-    "--column year=category --drop island"
+    epilog=_examples(
+        "softly train birds.csv --target kind --model m.skops",
+        "softly train birds.csv --target kind --show-columns",
+        "softly train birds.csv --target kind --model m.skops --drop ring",
+        "softly train birds.csv --target kind --model m.skops --column year=category",
+    )
 )
 def train(
     data: Annotated[str, typer.Argument(help="The table; - is standard input.")],
-    target: Annotated[str, typer.Option(help="The column to predict.")],
-    model: Annotated[Path | None, typer.Option(help="The model file to write (.skops).")] = None,
+    target: Annotated[str, typer.Option(metavar="NAME", help="The column to predict.")],
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The model file to write, a .skops file.")
+    ] = None,
     test: Annotated[
         str | None, typer.Option(metavar="FILE", help="A table to score on, instead of a share.")
     ] = None,
     test_size: Annotated[
-        float, typer.Option(min=0.01, max=0.9, help="The share of rows held out for scoring.")
+        float,
+        typer.Option(
+            metavar="SHARE",
+            callback=_needs("a number from 0.01 to 0.9", lambda share: 0.01 <= share <= 0.9),
+            help="The share of rows held out for scoring.",
+        ),
     ] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="Which rows are held out.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            callback=_needs("a whole number from 0 to 4294967295", lambda n: 0 <= n < 2**32),
+            help="Which rows are held out.",
+        ),
+    ] = 0,
     column: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,92 +126,115 @@ def train(
         bool, typer.Option("--show-columns", help="Only print what each column is taken for.")
     ] = False,
     C: Annotated[
-        float, typer.Option("--C", help="Inverse strength of the penalty, above 0.")
+        float,
+        typer.Option(
+            "--C",
+            metavar="NUMBER",
+            callback=_needs("a number above 0", lambda C: C > 0),
+            help="Inverse strength of the penalty.",
+        ),
     ] = 1.0,
-    max_iter: Annotated[int, typer.Option(min=1, help="The most iterations.")] = 100,
+    max_iter: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            callback=_needs("a whole number from 1 up", lambda n: n >= 1),
+            help="The most iterations.",
+        ),
+    ] = 100,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier on a table and score it on rows it did not see."""
-    from softly import files, report, tables
-
-    if model is None and not show_columns:
-        raise typer.BadParameter("say where to write the model, or ask to --show-columns")
-    if not C > 0:
-        raise typer.BadParameter(f"--C is {C:g}, but a number above 0 is needed")
-    if model is not None:
-        files.check_writable(model)
-    frame = _read(data)
+    """Train a classifier, and score it on rows it did not see."""
     kinds = dict(_name_and_type(text) for text in column or [])
+    if model is None and not show_columns:
+        raise typer.BadParameter("say where to write the model: --model FILE.skops")
+
+    from softly import outputs, report, tables
+    from softly.errors import TableError
+
+    if model is not None:
+        if model.suffix != ".skops":
+            raise TableError(f"the model file '{model}' needs a name that ends in .skops")
+        outputs.check_writable(model)
+    frame = _read(data)
     schema = tables.infer(frame, target, kinds, drop or [])
-    if show_columns:
+    if show_columns or model is None:
         if as_json:
             _print_json(schema.to_dict())
         else:
             report.draw_columns(_out(), schema)
         return
-    held_out: float | pl.DataFrame = test_size if test is None else _read(test)
 
     from softly import models, training
 
+    held_out: float | pl.DataFrame = test_size if test is None else _read(test)
+    with _status("Preparing the features"):
+        prepared = training.prepare(frame, schema, test=held_out, seed=seed)
+    del frame, held_out  # the fit needs the memory
     with _progress() as on_pass:
-        done = training.train(
-            frame,
-            schema,
-            test=held_out,
-            seed=seed,
-            C=C,
-            max_iter=max_iter,
-            on_pass=on_pass,
-        )
+        done = training.fit(prepared, C=C, max_iter=max_iter, on_pass=on_pass)
     if not done.converged:
-        notes.print(
-            f"The fit stopped at {max_iter} iterations, a little short of the optimum: "
-            "--max-iter allows more."
-        )
-    assert model is not None
+        _note(f"The fit stopped short of the optimum at --max-iter {max_iter}: allow more.")
     models.save(done.model, model)
     if as_json:
         _print_json(report.training_to_dict(done) | {"model": str(model)})
     else:
         report.draw_training(_out(), done)
-        notes.print(f"\nWrote {model}", markup=False, soft_wrap=True)
+    _note(f"Wrote {model}")
 
 
 @app.command(
-    epilog="Examples:\n\n"
-    "    softly predict birds.skops new.csv --output answers.csv\n\n"
-    "    cat new.csv | softly predict birds.skops - | head\n\n"
-    "    softly predict birds.skops new.parquet --output answers.parquet --top-k 2 --keep id,ring"
+    epilog=_examples(
+        "softly predict m.skops new.csv --output answers.csv",
+        "softly predict m.skops new.csv --top-k 2 --keep ring,year",
+        "cat new.csv | softly predict m.skops - | head",
+    )
 )
 def predict(
     model: Annotated[Path, typer.Argument(help="A model that `softly train` wrote.")],
     data: Annotated[str, typer.Argument(help="The table; - is standard input.")],
     output: Annotated[
         str,
-        typer.Option(help="A .csv, .tsv, .parquet or .jsonl file; - is standard output, as CSV."),
+        typer.Option(
+            metavar="FILE",
+            help="A .csv, .tsv, .parquet or .jsonl file; - is standard output, as CSV.",
+        ),
     ] = "-",
     top_k: Annotated[
-        int | None, typer.Option(min=1, help="The best K classes instead of all probabilities.")
+        int | None,
+        typer.Option(
+            metavar="K",
+            callback=_needs("a whole number from 1 up", lambda k: k >= 1),
+            help="The best K classes instead of all probabilities.",
+        ),
     ] = None,
     keep: Annotated[
         str, typer.Option(metavar="COLUMNS", help="Columns to carry over, parted by commas.")
     ] = "",
 ) -> None:
     """Predict the class of each row, with probabilities, in batches."""
-    from softly import answers, files
+    from softly import answers, files, outputs
+    from softly.errors import TableError
 
     if output != "-":
-        files.check_writable(output)
+        outputs.check_writable(output)
+        if data != "-" and Path(output).exists() and os.path.samefile(data, output):
+            raise TableError(f"'{output}' is the table itself: write the answers elsewhere")
     loaded = _load(model)
-    kept = [name for name in keep.split(",") if name]
-    batches = _with_notes(loaded, files.batches(data, loaded.schema.numbers), kept)
-    files.write(output, answers.answers(loaded, batches, top_k=top_k, keep=kept))
+    if top_k and top_k > len(loaded.classes):
+        _note(f"Note: the model has {len(loaded.classes)} classes: --top-k {top_k} gives them all")
+    kept = [name.strip() for name in keep.split(",") if name.strip()]
+    # What is kept is kept as it was written: a number of a CSV file, too, stays text.
+    numbers = [name for name in loaded.schema.numbers if name not in kept]
+    batches = _with_notes(loaded, files.batches(data, numbers), kept)
+    outputs.write(output, answers.answers(loaded, batches, top_k=top_k, keep=kept))
 
 
 @app.command(
-    epilog="Examples:\n\n"
-    "    softly evaluate birds.skops labelled.csv\n\n"
-    "    softly evaluate birds.skops labelled.csv --json | jq .model.accuracy"
+    epilog=_examples(
+        "softly evaluate m.skops labelled.csv",
+        "softly evaluate m.skops labelled.csv --json",
+    )
 )
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A model that `softly train` wrote.")],
@@ -175,9 +253,9 @@ def evaluate(
         report.draw_evaluation(_out(), result)
 
 
-@app.command(epilog="Examples:\n\n    softly info\n\n    softly info --json")
+@app.command(epilog=_examples("softly info", "softly info --json"))
 def info(as_json: Json = False) -> None:
-    """Say which kernels are in use, on how many threads, with which libraries."""
+    """Say which kernels, threads and libraries are in use."""
     from softly import models
     from softly.kernels import chosen, threads
 
@@ -190,30 +268,34 @@ def info(as_json: Json = False) -> None:
     if as_json:
         _print_json(facts)
         return
-    out = _out()
-    out.print(f"softly {facts['versions']['softly']}")
-    out.print(f"kernels: {chosen.name}" + (" (NumPy: the slow ones)" if slow else ""))
-    out.print(f"threads: {facts['threads']}")
+    print(f"softly {facts['versions']['softly']}")
+    print(f"kernels: {chosen.name}" + (" (NumPy: the slow ones)" if slow else ""))
+    print(f"threads: {facts['threads']}")
     for name, version in facts["versions"].items():
         if name != "softly":
-            out.print(f"{name} {version}")
+            print(f"{name} {version}")
 
 
 def main() -> None:
     """Run the command; whatever goes wrong is one sentence and an exit status."""
     try:
-        app()
+        _run(sys.argv[1:])
+        sys.stdout.flush()  # or a full disk would be found out after all of this
     except KeyboardInterrupt:
-        _fail("interrupted; nothing was written")
+        _fail("interrupted; no file was changed")
     except BrokenPipeError:
-        # Whoever read from us has gone, as `head` does: say nothing, and let Python's own
-        # flush at exit find a sink.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read from us has gone, as `head` does: say nothing.
+        _drop_output()
         raise SystemExit(FAILED) from None
     except MemoryError:
         _fail("there is not enough memory for this table")
-    except Exception as error:
-        from softly.files import TableError
+    except OSError as error:
+        _drop_output()
+        _fail(f"{error.filename or 'the output'} cannot be used: {error.strerror or error}")
+    except SystemExit:
+        raise
+    except BaseException as error:  # a panic of polars is no Exception
+        from softly.errors import TableError
 
         if isinstance(error, TableError):
             _fail(str(error), WRONG_INPUT)
@@ -225,13 +307,46 @@ def main() -> None:
         )
 
 
+def _run(arguments: list[str]) -> None:
+    """Parse and call. Typer's own main would draw errors in boxes, and swallow an interrupt."""
+    context = None
+    try:
+        command = typer.main.get_command(app)
+        with command.make_context("softly", list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as end:  # --help and --version
+        sys.stdout.flush()
+        raise SystemExit(end.exit_code) from None
+    except _USAGE_ERROR as error:
+        if not arguments:
+            error.show()  # no arguments at all: the help
+            raise SystemExit(WRONG_INPUT) from None
+        of = error.ctx.command_path if error.ctx else "softly"
+        sentence = error.format_message().strip().rstrip(".").removeprefix("Invalid value: ")
+        _fail(f"{sentence} (see {of} --help)", WRONG_INPUT)
+
+
+# Typer keeps the class that its errors share, and that Click calls UsageError, to itself.
+_USAGE_ERROR: Any = typer.BadParameter.__base__
+
+
+def _drop_output() -> None:
+    """Give Python's own flush at exit, which would complain again, a sink."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(sentence: str, status: int = FAILED) -> None:
     print(f"softly: {sentence}", file=sys.stderr)
     raise SystemExit(status)
 
 
+def _note(sentence: str) -> None:
+    """A line on standard error; square brackets in it are no markup."""
+    notes.print(sentence, markup=False, soft_wrap=True)
+
+
 def _out() -> Console:
-    return Console(highlight=False, soft_wrap=False)
+    return Console(highlight=False)
 
 
 def _print_json(fields: dict[str, Any]) -> None:
@@ -241,14 +356,10 @@ def _print_json(fields: dict[str, Any]) -> None:
 def _read(path: str) -> pl.DataFrame:
     from softly import files
 
-    with notes.status(f"Reading {path}") if notes.is_terminal else _nothing():
-        frame = files.read(path)
     name = "standard input" if path == "-" else path
-    notes.print(
-        f"Read {frame.height:,} rows and {frame.width} columns from {name}",
-        markup=False,
-        soft_wrap=True,
-    )
+    with _status(f"Reading {name}"):
+        frame = files.read(path)
+    _note(f"Read {frame.height:,} rows and {frame.width} columns from {name}")
     return frame
 
 
@@ -259,11 +370,7 @@ def _load(path: Path) -> Model:
     made = {k: v for k, v in model.versions.items() if k != "python"}
     changed = [f"{k} {v}" for k, v in made.items() if models.made_with().get(k) != v]
     if changed:
-        notes.print(
-            f"Note: {path} was made with {', '.join(changed)}; answers may differ slightly",
-            markup=False,
-            soft_wrap=True,
-        )
+        _note(f"Note: {path} was made with {', '.join(changed)}; answers may differ slightly")
     return model
 
 
@@ -272,15 +379,13 @@ def _with_notes(
 ) -> Iterator[pl.DataFrame]:
     """The frames, with one note on columns the model has no use for."""
     for number, frame in enumerate(frames):
-        extra = [name for name in model.schema.extra(frame) if name not in kept]
-        if number == 0 and extra:
-            more = f" and {len(extra) - 5} more" if len(extra) > 5 else ""
-            notes.print(
-                f"Note: columns the model does not know are ignored: {', '.join(extra[:5])}{more}",
-                markup=False,
-                soft_wrap=True,
-            )
         yield frame
+        extra = [name for name in model.schema.extra(frame) if name not in kept]
+        if number == 0 and extra:  # after the yield: an error with these columns comes alone
+            more = f" and {len(extra) - 5} more" if len(extra) > 5 else ""
+            _note(
+                f"Note: columns the model does not know are ignored: {', '.join(extra[:5])}{more}"
+            )
 
 
 def _name_and_type(text: str) -> tuple[str, str]:
@@ -290,33 +395,34 @@ def _name_and_type(text: str) -> tuple[str, str]:
     return name, kind
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def _status(doing: str) -> Any:
+    """A line that moves while something is done, where standard error is a terminal."""
+    from rich.markup import escape
+
+    return notes.status(escape(doing)) if notes.is_terminal else nullcontext()
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
-    """A line on standard error that follows the passes; an interrupt says how far they came."""
-    last: list[Pass] = []
+def _progress() -> Iterator[Callable[[Pass], None]]:
+    """Say on standard error how far the passes are; an interrupt says how far they came."""
+    said = "no pass done"
+    due = time.monotonic() + _SECONDS
 
-    def said() -> str:
-        return f"pass {last[-1].number}, loss {last[-1].objective:.5f}" if last else "no pass done"
+    def on_pass(done: Pass) -> None:
+        nonlocal said, due
+        said = f"pass {done.number}, loss {done.objective:.5f}"
+        if status is not None:
+            status.update(f"Training: {said}")
+        elif time.monotonic() > due:
+            due = time.monotonic() + _SECONDS
+            _note(f"Training: {said}")
 
     try:
-        if notes.is_terminal:
-            with notes.status("Training") as status:
-
-                def on_pass(done: Pass) -> None:
-                    last[:] = [done]
-                    status.update(f"Training: {said()}")
-
-                yield on_pass
-        else:
-            yield lambda done: last.__setitem__(slice(None), [done])
+        with _status("Training") as status:
+            yield on_pass
     except KeyboardInterrupt:
-        _fail(f"interrupted at {said()}; no model was written")
-    notes.print(f"Trained: {said()}")
+        _fail(f"interrupted at {said}; no model was written")
+    _note(f"Trained: {said}")
 
 
 if __name__ == "__main__":

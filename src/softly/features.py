@@ -8,7 +8,7 @@ TF-IDF weights of their words. So every row of a later table has an answer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -21,17 +21,19 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from softly.files import TableError
+from softly.errors import TableError
 
-__all__ = ["feature_names", "fit", "transform"]
+__all__ = ["Matrix", "feature_names", "fit", "transform"]
 
-Matrix = NDArray[np.float32] | sp.csr_matrix
+# SciPy has no types: for mypy this is Any, for a reader it is what it says.
+Matrix: TypeAlias = "NDArray[np.float32] | sp.csr_matrix"
+Rows: TypeAlias = "NDArray[np.intp] | None"
 
 _CHUNK = 32_768  # rows turned into float64 at a time; the matrix itself is float32
 _MOST_WORDS = 50_000
 
 
-def fit(typed: pl.DataFrame, kinds: Mapping[str, str]) -> ColumnTransformer:
+def fit(typed: pl.DataFrame, kinds: Mapping[str, str], rows: Rows = None) -> ColumnTransformer:
     """Learn scales, categories and words from the typed columns of a training table.
 
     Parameters
@@ -40,6 +42,8 @@ def fit(typed: pl.DataFrame, kinds: Mapping[str, str]) -> ColumnTransformer:
         What `softly.tables.Schema.apply` gives.
     kinds : mapping
         Each typed column's kind: "number", "category" or "text".
+    rows : ndarray of int, optional
+        The rows to learn from; all if not given.
 
     Raises
     ------
@@ -51,21 +55,33 @@ def fit(typed: pl.DataFrame, kinds: Mapping[str, str]) -> ColumnTransformer:
     texts = [name for name, kind in kinds.items() if kind == "text"]
     parts: list[tuple[str, Any, Any]] = []
     if numbers:
-        parts.append(("number", _numbers(typed.select(numbers)), numbers))
+        parts.append(("number", _numbers(typed.select(numbers), rows), numbers))
     if categories:
-        encoder = _categories(typed.height).fit(typed.select(categories))
+        columns = _picked(typed.select(categories), rows)
+        encoder = _categories(columns.height).fit(columns)
         parts.append(("category", encoder, categories))
-    parts += [(f"text {name}", _words(typed[name]), name) for name in texts]
+    for name in texts:
+        words = _words(_picked(typed.select(name), rows)[name])
+        parts.append((f"text {name}", words, name))
     # Fitted and frozen one by one: ColumnTransformer.fit would transform the whole table, too,
     # and throw the result away. From some first rows it learns its columns and the output's kind.
     transformer = ColumnTransformer([(name, FrozenEstimator(p), c) for name, p, c in parts])
     return transformer.fit(typed.head(_CHUNK))
 
 
-def transform(transformer: ColumnTransformer, typed: pl.DataFrame) -> Matrix:
-    """The feature matrix of typed columns, float32: dense, or CSR where words make it sparse."""
-    chunks = (transformer.transform(chunk) for chunk in typed.iter_slices(_CHUNK))
-    return _stacked(chunks, typed.height)
+def transform(transformer: ColumnTransformer, typed: pl.DataFrame, rows: Rows = None) -> Matrix:
+    """The feature matrix of typed columns, float32: dense, or CSR where words make it sparse.
+
+    Parameters
+    ----------
+    transformer : ColumnTransformer
+        What `fit` gave.
+    typed : polars.DataFrame
+    rows : ndarray of int, optional
+        The rows wanted, in this order; all if not given.
+    """
+    chunks = (transformer.transform(chunk) for chunk in _chunks(typed, rows))
+    return _stacked(chunks, typed.height if rows is None else len(rows))
 
 
 def feature_names(transformer: ColumnTransformer) -> list[str]:
@@ -84,19 +100,46 @@ def feature_names(transformer: ColumnTransformer) -> list[str]:
     return names
 
 
-def _numbers(columns: pl.DataFrame) -> Pipeline:
+def _picked(frame: pl.DataFrame, rows: Rows) -> pl.DataFrame:
+    return frame if rows is None else frame[rows]
+
+
+def _chunks(frame: pl.DataFrame, rows: Rows) -> Iterator[pl.DataFrame]:
+    if rows is None:
+        yield from frame.iter_slices(_CHUNK)
+    else:
+        for first in range(0, len(rows), _CHUNK):
+            yield frame[rows[first : first + _CHUNK]]
+
+
+def _numbers(columns: pl.DataFrame, rows: Rows) -> Pipeline:
     """Scaled first, so that the mean that stands for a missing number is 0."""
-    scaler = StandardScaler()
-    missing = np.zeros((1, columns.width))
-    for chunk in columns.iter_slices(_CHUNK):
-        values = chunk.to_numpy()
-        scaler.partial_fit(chunk)
-        missing[0, np.isnan(values).any(axis=0)] = np.nan
-    # All that the imputer learns is in which columns numbers are missing: one row tells it.
     imputer = SimpleImputer(
         strategy="constant", fill_value=0.0, add_indicator=True, keep_empty_features=True
-    ).fit(missing)
-    return Pipeline([("scaler", scaler), ("imputer", imputer)])
+    )
+    scalers = []
+    missing = np.zeros((1, columns.width))
+    for j, series in enumerate(columns):
+        values = (series if rows is None else series[rows]).to_numpy()[:, np.newaxis]
+        with np.errstate(invalid="ignore"):  # no number at all: the mean is NaN, and then 0
+            scalers.append(StandardScaler().fit(values))
+        missing[0, j] = np.nan if np.isnan(values).any() else 0
+    # All that the imputer learns is in which columns numbers are missing: one row tells it.
+    return Pipeline([("scaler", _joined(scalers, columns)), ("imputer", imputer.fit(missing))])
+
+
+def _joined(scalers: list[StandardScaler], columns: pl.DataFrame) -> StandardScaler:
+    """One scaler of many, each fitted on one column.
+
+    One fit on all columns would copy the table as float64, and `partial_fit` on blocks of rows
+    forgets a column in which a block holds no number.
+    """
+    named = pl.DataFrame(np.zeros((1, columns.width)), schema=columns.columns)
+    scaler = StandardScaler().fit(named)  # learns the columns' names; all else comes now
+    scaler.n_samples_seen_ = np.array([np.max(s.n_samples_seen_) for s in scalers])
+    for learned in ("mean_", "var_", "scale_"):
+        setattr(scaler, learned, np.concatenate([getattr(s, learned) for s in scalers]))
+    return scaler
 
 
 def _categories(rows: int) -> OneHotEncoder:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import platform
+import sys
 import warnings
 import zipfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import skops.io
+import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import InconsistentVersionWarning
@@ -20,14 +23,37 @@ from sklearn.exceptions import InconsistentVersionWarning
 import softly
 from softly import features
 from softly.classifier import SoftmaxClassifier
-from softly.files import TableError, replacing
+from softly.errors import TableError
+from softly.outputs import replacing
 from softly.tables import Schema
 
 Array = NDArray[Any]
 
+
+class _NoTorch:
+    """Keeps torch from being imported.
+
+    skops walks through all of scikit-learn, which imports torch where there is one: a second and
+    more of every run, for nothing that a model of ours holds.
+    """
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        if name == "torch":
+            raise ModuleNotFoundError("torch is not needed here", name=name)
+
+
+_no_torch = _NoTorch()
+sys.meta_path.insert(0, _no_torch)
+try:
+    import skops.io
+finally:
+    sys.meta_path.remove(_no_torch)
+
 # What skops does not trust by itself; scikit-learn's imputer holds the dtype it was fitted with.
 _TRUSTED = ["softly.classifier.SoftmaxClassifier", "numpy.dtype"]
 _FORMAT = 1
+# A member of the file beside those of skops: which format it has, known before all else.
+_MARK = "softly.json"
 
 
 @dataclass(frozen=True)
@@ -61,8 +87,11 @@ class Model:
         """The classes' labels, in the order of all probabilities."""
         return [str(c) for c in self.classifier.classes_]
 
-    def log_probabilities(self, frame: pl.DataFrame, first_row: int = 0) -> Array:
-        """Logarithms of the classes' probabilities for the rows of a table.
+    def logits(self, frame: pl.DataFrame, first_row: int = 0) -> Array:
+        """The logits of every class for the rows of a table.
+
+        A class is predicted from these, and not from probabilities: rounding may make two of
+        those the same.
 
         Parameters
         ----------
@@ -74,15 +103,20 @@ class Model:
         Returns
         -------
         ndarray of float32, shape (N, K)
+            Of two classes the first has logit 0.
 
         Raises
         ------
         TableError
             If a column is missing or holds what it did not hold in training.
         """
-        typed = self.schema.apply(frame, first_row)
-        matrix = features.transform(self.transformer, typed)
-        return self.classifier.predict_log_proba(matrix)
+        matrix = features.transform(self.transformer, self.schema.apply(frame, first_row))
+        coef, intercept = self.classifier.coef_.astype(np.float64), self.classifier.intercept_
+        # In float64: a float32 product of matrices has other last bits for few rows than for
+        # many, and an answer must not depend on the rows beside it.
+        wide = matrix if sp.issparse(matrix) else matrix.astype(np.float64)
+        logits = (wide @ coef.T + intercept).astype(np.float32)
+        return logits if len(coef) > 1 else np.concatenate([np.zeros_like(logits), logits], axis=1)
 
 
 def made_with() -> dict[str, str]:
@@ -108,20 +142,24 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     TableError
         If it cannot be written.
     """
-    content = skops.io.dumps(
-        {
-            "format": _FORMAT,
-            "schema": model.schema.to_dict(),
-            "transformer": model.transformer,
-            "classifier": model.classifier,
-            "frequencies": model.frequencies,
-            "scores": model.scores,
-            "versions": model.versions,
-        },
-        compression=zipfile.ZIP_DEFLATED,
+    content = io.BytesIO(
+        skops.io.dumps(
+            {
+                "schema": model.schema.to_dict(),
+                "transformer": model.transformer,
+                "classifier": model.classifier,
+                "frequencies": model.frequencies,
+                "scores": model.scores,
+                "versions": model.versions,
+            },
+            compression=zipfile.ZIP_DEFLATED,
+        )
     )
-    with replacing(path) as file, file.open("wb") as opened:
-        opened.write(content)
+    with zipfile.ZipFile(content, "a") as archive:
+        mark = {"format": _FORMAT, "softly": softly.__version__}
+        archive.writestr(_MARK, json.dumps(mark))
+    with replacing(path) as file:
+        file.write_bytes(content.getvalue())
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -134,62 +172,65 @@ def load(path: str | os.PathLike[str]) -> Model:
         softly's.
     """
     try:
-        with open(path, "rb") as opened:
-            content = opened.read()
+        content = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise TableError(f"there is no model file '{path}'") from error
     except OSError as error:
         raise TableError(f"'{path}' cannot be read: {error.strerror or error}") from error
-    fields = _fields(content, path)
-    versions = fields["versions"]
-    if fields["format"] > _FORMAT:
-        raise TableError(
-            f"'{path}' was made by softly {versions.get('softly')}, and this is softly "
-            f"{softly.__version__}: install that version or a later one"
-        )
-    return Model(
-        schema=Schema.from_dict(fields["schema"]),
-        transformer=fields["transformer"],
-        classifier=fields["classifier"],
-        frequencies=fields["frequencies"],
-        scores=fields["scores"],
-        versions=versions,
-    )
-
-
-def _fields(content: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a model file holds, if it is a model file and nothing else."""
-    damaged = f"'{path}' is no model, or was cut short or altered: train it again"
+    if not content.startswith(b"PK"):
+        raise TableError(f"'{path}' is no softly model: name a file that `softly train` wrote")
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if archive.testzip() is not None:
-                raise TableError(damaged)
-        foreign = set(skops.io.get_untrusted_types(data=content)) - set(_TRUSTED)
-    except TableError:
-        raise
-    except Exception as error:  # a damaged file may break the reader anywhere
-        raise TableError(damaged) from error
-    if foreign:
-        raise TableError(
-            f"'{path}' is refused: it holds {', '.join(sorted(foreign))}, and a softly model "
-            "holds only scikit-learn's types and softly's"
-        )
-    try:
+        _check_mark(content, path)
+        _check_types(content, path)
         with warnings.catch_warnings():
             # The command compares the versions itself, and says so once.
             warnings.simplefilter("ignore", InconsistentVersionWarning)
             fields = skops.io.loads(content, trusted=_TRUSTED)
-    except Exception as error:
-        raise TableError(damaged) from error
-    expected = {
-        "format": int,
-        "schema": dict,
-        "transformer": ColumnTransformer,
-        "classifier": SoftmaxClassifier,
-        "frequencies": np.ndarray,
-        "scores": dict,
-        "versions": dict,
-    }
-    if not isinstance(fields, dict) or not all(
-        isinstance(fields.get(name), kind) for name, kind in expected.items()
-    ):
-        raise TableError(f"'{path}' is a skops file, but no softly model")
-    return fields
+        return _model(fields)
+    except (TableError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file may break the reader anywhere
+        raise TableError(
+            f"'{path}' is a damaged model, cut short or altered: copy it anew, or train it again"
+        ) from error
+
+
+def _check_mark(content: bytes, path: str | os.PathLike[str]) -> None:
+    """Refuse what is no model of ours, or of a later softly, before anything of it is built."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if archive.testzip() is not None:
+            raise zipfile.BadZipFile
+        if _MARK not in archive.namelist():
+            raise TableError(f"'{path}' is no softly model: name a file that `softly train` wrote")
+        mark = json.loads(archive.read(_MARK))
+    if mark["format"] > _FORMAT:
+        raise TableError(
+            f"'{path}' was made by softly {mark['softly']}, and this is softly "
+            f"{softly.__version__}: install that version or a later one"
+        )
+
+
+def _check_types(content: bytes, path: str | os.PathLike[str]) -> None:
+    foreign = set(skops.io.get_untrusted_types(data=content)) - set(_TRUSTED)
+    if foreign:
+        raise TableError(
+            f"'{path}' is refused: it holds {', '.join(sorted(foreign))}, and a softly model "
+            "holds only scikit-learn's types and softly's; train it anew if you do not know why"
+        )
+
+
+def _model(fields: dict[str, Any]) -> Model:
+    """The model of a file's fields; whatever is not as `save` wrote it raises."""
+    model = Model(**fields | {"schema": Schema.from_dict(fields["schema"])})
+    expected = (
+        (model.transformer, ColumnTransformer),
+        (model.classifier, SoftmaxClassifier),
+        (model.frequencies, np.ndarray),
+        (model.scores, dict),
+        (model.versions, dict),
+    )
+    if not all(isinstance(value, kind) for value, kind in expected):
+        raise TypeError("a field of another type than softly writes")
+    if len(model.classes) != len(model.frequencies):
+        raise ValueError("classes and their frequencies differ in number")
+    return model

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class Objective:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the parameters: a row for each class (one row for two classes), b in the last column."""
+        """Of the parameters: a row for each class (one for two classes), b in the last column."""
         n_rows = 1 if self.n_classes == 2 else self.n_classes
         return n_rows, self.n_features + int(self.fit_intercept)
 
@@ -143,7 +144,7 @@ def _stripes(
         rows = max(1, min(rows, _BLOCK_BYTES // (X.itemsize * d)))
     count = max(1, min(_MOST_STRIPES, _STRIPE_BYTES // (8 * n_classes * (d + 1)), -(-n // rows)))
     bounds = np.linspace(0, n, count + 1).astype(int)
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, last in pairwise(bounds):
         yield [
             Block(
                 _rows(X, a, min(a + rows, last)),

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from softly import features, metrics, tables
-from softly.files import TableError
+from softly.errors import TableError
+from softly.functions import log_softmax, softmax
 
 if TYPE_CHECKING:
     from softly.models import Model
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 _MOST_CLASSES = 10  # shown in a terminal; JSON holds all
+_MOST_LEFT_OUT = 5
+_MOST_UNKNOWN = 5
 _PAIRS = 10
 _WEIGHTS = 3
 
@@ -78,7 +82,7 @@ def evaluate(model: Model, frames: Iterable[pl.DataFrame]) -> Evaluation:
         If the target is not there or no row can be scored.
     """
     known = {name: i for i, name in enumerate(model.classes)}
-    log_p, targets, unknown = [], [], dict[str, int]()
+    logits, targets, unknown = [], [], dict[str, int]()
     unlabelled = first_row = 0
     for frame in frames:
         labels, missing = tables.labels(frame, model.schema.target)
@@ -86,7 +90,7 @@ def evaluate(model: Model, frames: Iterable[pl.DataFrame]) -> Evaluation:
         for label in labels[(target < 0) & ~missing]:
             unknown[str(label)] = unknown.get(str(label), 0) + 1
         unlabelled += int(missing.sum())
-        log_p.append(model.log_probabilities(frame, first_row)[target >= 0])
+        logits.append(model.logits(frame, first_row)[target >= 0])
         targets.append(target[target >= 0])
         first_row += len(frame)
     target = np.concatenate(targets)
@@ -95,7 +99,8 @@ def evaluate(model: Model, frames: Iterable[pl.DataFrame]) -> Evaluation:
             f"no row can be scored: none has a class in '{model.schema.target}' that the model "
             f"knows ({', '.join(model.classes[:8])}{', ...' if len(known) > 8 else ''})"
         )
-    every = np.concatenate(log_p)
+    every = np.concatenate(logits)
+    guess = np.broadcast_to(np.log(model.frequencies).astype(np.float32), every.shape)
     predicted = every.argmax(axis=1)
     return Evaluation(
         rows=len(target),
@@ -103,21 +108,17 @@ def evaluate(model: Model, frames: Iterable[pl.DataFrame]) -> Evaluation:
         unknown=unknown,
         classes=model.classes,
         model=_scores(every, target),
-        guessing=_scores(np.broadcast_to(_log_frequencies(model), every.shape), target),
+        guessing=_scores(guess, target),
         confusion=metrics.confusion_matrix(predicted, target, len(known)).tolist(),
     )
 
 
-def _log_frequencies(model: Model) -> Array:
-    return np.log(model.frequencies).astype(np.float32)
-
-
-def _scores(log_p: Array, target: Array) -> Scores:
-    p = np.exp(log_p)
-    predicted = log_p.argmax(axis=1)
+def _scores(logits: Array, target: Array) -> Scores:
+    predicted = logits.argmax(axis=1)
+    p = softmax(logits, axis=1)
     return Scores(
         accuracy=metrics.accuracy(predicted, target),
-        log_loss=metrics.log_loss(log_p, target),
+        log_loss=metrics.log_loss(log_softmax(logits, axis=1), target),
         brier_score=metrics.brier_score(p, target),
         calibration_error=metrics.calibration_error(p.max(axis=1), predicted == target),
     )
@@ -180,15 +181,19 @@ def draw_training(console: Console, training: Training) -> None:
         )
     )
     if training.unlabelled:
-        console.print(
-            f"{training.unlabelled:,} rows have no target and were left out of the training."
-        )
-    for column in left_out:
+        console.print(f"{_rows(training.unlabelled)} without a target, left out of the training.")
+    for column in left_out[:_MOST_LEFT_OUT]:
         console.print(Text(f"Left out: {column.name} ({column.kind}: {column.why})"))
+    if len(left_out) > _MOST_LEFT_OUT:
+        console.print(f"and {len(left_out) - _MOST_LEFT_OUT} more (--show-columns tells all)")
     console.print()
     draw_evaluation(console, training.evaluation, "held-out rows")
     console.print()
     _draw_weights(console, model)
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def draw_evaluation(console: Console, evaluation: Evaluation, rows: str = "rows") -> None:
@@ -205,10 +210,13 @@ def draw_evaluation(console: Console, evaluation: Evaluation, rows: str = "rows"
         ours, theirs = getattr(evaluation.model, name), getattr(evaluation.guessing, name)
         table.add_row(shown, f"{ours:.4f}", f"{theirs:.4f}")
     console.print(table)
-    for label, count in sorted(evaluation.unknown.items(), key=lambda item: -item[1])[:5]:
-        console.print(Text(f"{count:,} rows of class '{label}', which the model never saw"))
+    unknown = sorted(evaluation.unknown.items(), key=lambda item: -item[1])
+    for label, count in unknown[:_MOST_UNKNOWN]:
+        console.print(Text(f"{_rows(count)} of class '{label}', which the model never saw"))
+    if len(unknown) > _MOST_UNKNOWN:
+        console.print(f"and {len(unknown) - _MOST_UNKNOWN} more classes (--json tells all)")
     if evaluation.unlabelled:
-        console.print(f"{evaluation.unlabelled:,} rows without a label were left out")
+        console.print(f"{_rows(evaluation.unlabelled)} without a label, left out")
     console.print()
     _draw_confusion(console, evaluation)
 
@@ -216,9 +224,9 @@ def draw_evaluation(console: Console, evaluation: Evaluation, rows: str = "rows"
 def _draw_confusion(console: Console, evaluation: Evaluation) -> None:
     classes, counts = evaluation.classes, np.array(evaluation.confusion)
     cells = [[f"{n:,}" if n else "." for n in row] for row in counts.tolist()]
-    labels = max(len("true \\ predicted"), *map(len, classes))
+    labels = max(len("true \\ predicted"), *map(cell_len, classes))
     columns = [
-        max(len(name), *map(len, column)) for name, column in zip(classes, zip(*cells), strict=True)
+        max(cell_len(name), *(len(row[j]) for row in cells)) for j, name in enumerate(classes)
     ]
     if len(classes) > _MOST_CLASSES or labels + sum(w + 2 for w in columns) > console.width:
         _draw_confused_pairs(console, classes, counts)
@@ -235,13 +243,15 @@ def _draw_confusion(console: Console, evaluation: Evaluation) -> None:
 def _draw_confused_pairs(console: Console, classes: list[str], counts: Array) -> None:
     wrong = counts - np.diag(np.diag(counts))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
-    table = Table("true", "predicted", "rows", box=None, pad_edge=False, title_justify="left")
+    table = Table("true", "predicted", "rows", box=None, pad_edge=False)
     for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True):
         if wrong[i, j]:
             table.add_row(Text(classes[i]), Text(classes[j]), f"{wrong[i, j]:,}")
     if table.row_count:
         console.print("Most often confused:")
         console.print(table)
+    else:
+        console.print("No row was given a wrong class.")
 
 
 def _draw_weights(console: Console, model: Model) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import minimize, root
 
 from softly.objective import Objective
 
@@ -78,11 +78,16 @@ def lbfgs(
         method="L-BFGS-B",
         options={"maxiter": max_iter, "maxfun": 50 * max_iter, "maxls": 50, "gtol": tol, "ftol": 0},
     )
-    gradient = float(np.abs(found.jac).max())
-    # The line search also gives up where rounding hides any further progress: an optimum, too.
-    rounding = 64 * float(np.finfo(objective.dtype).eps) * abs(values[-1])
-    stuck = found.nit < max_iter and abs(values[-1] - values[-2:][0]) <= rounding
-    converged = bool(found.success) or stuck
+    at, value, gradient = found.x, float(found.fun), float(np.abs(found.jac).max())
+    # The descent also ends where rounding hides any further progress; the gradient can still be
+    # told from 0 there, for float64 data.
+    rounding = 64 * float(np.finfo(objective.dtype).eps) * abs(value)
+    hidden = bool(found.nit < max_iter and np.ptp(values[-2:]) <= rounding)
+    if hidden and gradient > tol and objective.dtype == np.float64:
+        at = _polished(lambda flat: evaluate(flat)[1], at, tol)
+        value, slope = evaluate(at)
+        gradient = float(np.abs(slope).max())
+    converged = gradient <= tol or hidden
     message = (
         f"the gradient's largest entry is {gradient:.2g} after {found.nit} iterations"
         if converged
@@ -91,11 +96,22 @@ def lbfgs(
         "(sklearn.preprocessing.StandardScaler)"
     )
     return Result(
-        parameters=found.x.reshape(objective.shape),
-        objective=float(found.fun),
+        parameters=at.reshape(objective.shape),
+        objective=value,
         gradient=gradient,
         n_iter=int(found.nit),
         n_passes=objective.n_passes,
         converged=converged,
         message=message,
     )
+
+
+def _polished(gradient: Callable[[Array], Array], start: Array, tol: float) -> Array:
+    """A zero of the gradient near `start`, by Newton-Krylov steps (Knoll and Keyes, 2004)."""
+    found = root(
+        gradient,
+        start,
+        method="krylov",
+        options={"fatol": tol, "maxiter": 20, "jac_options": {"inner_maxiter": 100}},
+    )
+    return found.x if np.abs(found.fun).max() < np.abs(gradient(start)).max() else start

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from softly.files import MISSING, TableError
+from softly.csv_files import MISSING
+from softly.errors import TableError
 
 __all__ = ["KINDS", "Column", "Schema", "check_classes", "infer", "labels"]
 
@@ -212,7 +213,10 @@ def infer(
     schema = Schema(target, columns)
     names = [name for c in schema.used for name in c.typed_kinds]
     if not names:
-        raise TableError(f"no column is left to learn '{target}' from")
+        why = ", ".join(f"{c.name}: {c.why}" for c in schema.left_out[:5])
+        more = ", ..." if len(schema.left_out) > 5 else ""
+        reasons = f" ({why}{more})" if why else ""
+        raise TableError(f"no column is left to learn '{target}' from{reasons}")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise TableError(f"'{twice}' is a column and a part of a date: rename or drop one of them")
@@ -243,8 +247,17 @@ def labels(frame: pl.DataFrame, target: str) -> tuple[npt.NDArray[np.str_], npt.
     return text.fill_null("").to_numpy().astype(np.str_), text.is_null().to_numpy()
 
 
-def check_classes(labels: npt.NDArray[np.str_], target: str) -> None:
+def check_classes(labels: npt.NDArray[np.str_], target: str, *, to_be_split: bool = True) -> None:
     """Refuse labels that no classifier can be trained on.
+
+    Parameters
+    ----------
+    labels : ndarray of str
+        Those that are not missing.
+    target : str
+        Their column.
+    to_be_split : bool
+        Whether some rows of each class are to be held out.
 
     Raises
     ------
@@ -266,7 +279,7 @@ def check_classes(labels: npt.NDArray[np.str_], target: str) -> None:
             f"the target '{target}' holds {len(classes)} different numbers in {len(labels)} rows: "
             "it looks like a quantity, and a classifier predicts classes"
         )
-    if counts.min() == 1:
+    if to_be_split and counts.min() == 1:
         raise TableError(
             f"class '{classes[counts.argmin()]}' of the target '{target}' has one row only, which "
             "cannot be in both the training and the held-out part: drop it or gather more rows"
