@@ -18,10 +18,15 @@ DATA = Path(os.environ.get("SOFTLY_DATA", "../shared/data"))
 
 
 def interleaved(works: dict[str, Callable[[], object]], repeats: int = 15) -> dict[str, float]:
-    """Median seconds of each piece of work, taken in turns after one warm-up."""
+    """Median seconds of each piece of work, taken in turns after one warm-up.
+
+    Before each there is a pause: the threads of the one before (OpenMP's, above all) spin for a
+    while after their work is done, and would be paid for by the next.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(repeats + 1):
         for name, work in works.items():
+            time.sleep(0.02)
             began = time.perf_counter()
             work()
             if repeat:

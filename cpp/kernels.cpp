@@ -296,7 +296,8 @@ template <class T> class Desk {
  public:
   Desk(const T* rows, const T* out, size_t n, size_t k) {
     constexpr size_t row_bytes = 1 << 19, cache_bytes = 1 << 23;
-    if (rows != out && k * sizeof(T) <= row_bytes && n * k * sizeof(T) > cache_bytes)
+    const bool aligned = reinterpret_cast<uintptr_t>(out) % sizeof(T) == 0;
+    if (rows != out && aligned && k * sizeof(T) <= row_bytes && n * k * sizeof(T) > cache_bytes)
       buffer_ = static_cast<T*>(__builtin_malloc(k * sizeof(T)));
   }
   ~Desk() {

@@ -10,8 +10,6 @@
 #include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
 #endif
 
 namespace {
@@ -47,17 +45,28 @@ template <class T> struct Lanes {
   Vector<T> v[parts];
 };
 
-#if defined(__x86_64__) && !defined(__FMA__)
-constexpr bool has_fma = false;
-#else
+#if defined(__FMA__) || defined(__FP_FAST_FMA)
 constexpr bool has_fma = true;
+#else
+constexpr bool has_fma = false;
 #endif
 
 // a * b + c, rounded once where the processor has a fused multiply-add.
-template <class V> inline V fused(V a, V b, V c) { return a * b + c; }
+template <class V> inline V fused(V a, V b, V c) {
+  if constexpr (!has_fma) return a * b + c;
+  V out;
+  for (size_t i = 0; i < native_bytes / sizeof(a[0]); i++) {
+    if constexpr (sizeof(a[0]) == sizeof(float))
+      out[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    else
+      out[i] = __builtin_fma(a[i], b[i], c[i]);
+  }
+  return out;
+}
 // a > b ? a : b, so that a NaN in b stays and one in a does not.
 template <class V> inline V greater(V a, V b) { return a > b ? a : b; }
 
+// The processor's own instructions, where the compiler would not find them by itself.
 #if defined(__AVX512F__)
 inline __m512 fused(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 inline __m512d fused(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
@@ -71,9 +80,6 @@ inline __m256d greater(__m256d a, __m256d b) { return _mm256_max_pd(a, b); }
 #elif defined(__x86_64__)
 inline __m128 greater(__m128 a, __m128 b) { return _mm_max_ps(a, b); }
 inline __m128d greater(__m128d a, __m128d b) { return _mm_max_pd(a, b); }
-#elif defined(__aarch64__)
-inline float32x4_t fused(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
-inline float64x2_t fused(float64x2_t a, float64x2_t b, float64x2_t c) { return vfmaq_f64(c, a, b); }
 #endif
 
 // The loops over parts are written out by the compiler's front end (as index sequences), since
@@ -109,29 +115,21 @@ template <class T> inline void store(T* to, const Lanes<T>& x) {
 // address must be a multiple of lane_bytes; a fence() must come before anybody else reads.
 template <class T> inline void stream(T* to, const Lanes<T>& x) {
 #if defined(__x86_64__)
-  typedef int Quad __attribute__((vector_size(16)));
-  for (size_t i = 0; i < lane_bytes / 16; i++) {
-    Quad quarter;
-    __builtin_memcpy(&quarter, reinterpret_cast<const char*>(&x) + 16 * i, 16);
-    _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i, (__m128i)quarter);
-  }
+  map<T>([&](size_t i) {
+    char* at = reinterpret_cast<char*>(to) + i * native_bytes;
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(at), (__m512i)x.v[i]);
+#elif defined(__AVX2__)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(at), (__m256i)x.v[i]);
+#else
+    _mm_stream_si128(reinterpret_cast<__m128i*>(at), (__m128i)x.v[i]);
+#endif
+    return x.v[i];
+  });
 #else
   store(to, x);
 #endif
 }
-#if defined(__AVX512F__)
-template <> inline void stream(float* to, const Lanes<float>& x) { _mm512_stream_ps(to, x.v[0]); }
-template <> inline void stream(double* to, const Lanes<double>& x) { _mm512_stream_pd(to, x.v[0]); }
-#elif defined(__AVX2__)
-template <> inline void stream(float* to, const Lanes<float>& x) {
-  _mm256_stream_ps(to, x.v[0]);
-  _mm256_stream_ps(to + 8, x.v[1]);
-}
-template <> inline void stream(double* to, const Lanes<double>& x) {
-  _mm256_stream_pd(to, x.v[0]);
-  _mm256_stream_pd(to + 4, x.v[1]);
-}
-#endif
 inline void fence() {
 #if defined(__x86_64__)
   _mm_sfence();
