@@ -45,7 +45,7 @@ def answers(
     TableError
         If a table does not fit the model, or a kept column is absent or named as an answer is.
     """
-    labels = np.array(model.classes)
+    labels = pl.Series(model.classes)
     first_row = 0
     for frame in frames:
         for name in keep:
@@ -62,22 +62,22 @@ def answers(
         yield pl.DataFrame(columns)
 
 
-def _all(logits: Array, labels: NDArray[np.str_]) -> dict[str, pl.Series]:
+def _all(logits: Array, labels: pl.Series) -> dict[str, pl.Series]:
     best = logits.argmax(axis=1)
     p = softmax(logits, axis=1)
     return {
-        "prediction": pl.Series(labels[best]),
+        "prediction": labels.gather(best),
         "probability": pl.Series(p[np.arange(len(best)), best]),
         **{f"p_{label}": pl.Series(p[:, j]) for j, label in enumerate(labels)},
     }
 
 
-def _best(logits: Array, labels: NDArray[np.str_], k: int) -> dict[str, pl.Series]:
+def _best(logits: Array, labels: pl.Series, k: int) -> dict[str, pl.Series]:
     order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
     p = np.take_along_axis(softmax(logits, axis=1), order, axis=1)
     columns = {}
     for j in range(order.shape[1]):
         rank = "" if j == 0 else f"_{j + 1}"
-        columns[f"prediction{rank}"] = pl.Series(labels[order[:, j]])
+        columns[f"prediction{rank}"] = labels.gather(order[:, j])
         columns[f"probability{rank}"] = pl.Series(p[:, j])
     return columns

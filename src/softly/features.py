@@ -23,10 +23,11 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from softly.errors import TableError
 
-__all__ = ["Matrix", "feature_names", "fit", "transform"]
+__all__ = ["Matrix", "feature_names", "fit", "logits", "transform"]
 
 # SciPy has no types: for mypy this is Any, for a reader it is what it says.
 Matrix: TypeAlias = "NDArray[np.float32] | sp.csr_matrix"
+Array: TypeAlias = NDArray[Any]
 Rows: TypeAlias = "NDArray[np.intp] | None"
 
 _CHUNK = 32_768  # rows turned into float64 at a time; the matrix itself is float32
@@ -82,6 +83,55 @@ def transform(transformer: ColumnTransformer, typed: pl.DataFrame, rows: Rows = 
     """
     chunks = (transformer.transform(chunk) for chunk in _chunks(typed, rows))
     return _stacked(chunks, typed.height if rows is None else len(rows))
+
+
+def logits(
+    transformer: ColumnTransformer, typed: pl.DataFrame, coef: Array, intercept: Array
+) -> Array:
+    """The logits of a linear classifier for typed columns, without the matrix of features.
+
+    The scaling of numbers is folded into the coefficients. All is float64: a float32 product of
+    matrices has other last bits for few rows than for many, and an answer must not depend on the
+    rows beside it.
+
+    Parameters
+    ----------
+    transformer : ColumnTransformer
+        What `fit` gave.
+    typed : polars.DataFrame, N rows
+    coef : ndarray of float64, shape (K, D)
+        For the D columns that `transform` gives.
+    intercept : ndarray of float64, shape (K,)
+
+    Returns
+    -------
+    ndarray of float64, shape (N, K)
+    """
+    total: Array = np.tile(intercept, (typed.height, 1))
+    for part, frozen, columns in transformer.transformers_:
+        if part == "remainder":
+            continue
+        weights = coef[:, transformer.output_indices_[part]].T
+        if part == "number":
+            total += _number_logits(frozen.estimator, typed.select(columns), weights)
+        else:
+            total += frozen.transform(typed[columns]).astype(np.float64) @ weights
+    return total
+
+
+def _number_logits(pipeline: Pipeline, columns: pl.DataFrame, weights: Array) -> Array:
+    scaler, imputer = pipeline["scaler"], pipeline["imputer"]
+    folded = weights[: columns.width] / scaler.scale_[:, np.newaxis]
+    values = columns.to_numpy().astype(np.float64)
+    values -= scaler.mean_
+    total = values @ folded
+    # Only rows where a number is missing come out as NaN: there it is the mean, and marked.
+    rows = np.flatnonzero(np.isnan(total[:, 0]))
+    some, missing = values[rows], np.isnan(values[rows])
+    some[missing] = 0
+    marks = missing[:, imputer.indicator_.features_]
+    total[rows] = some @ folded + marks @ weights[columns.width :]
+    return total
 
 
 def feature_names(transformer: ColumnTransformer) -> list[str]:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import InconsistentVersionWarning
@@ -110,13 +109,12 @@ class Model:
         TableError
             If a column is missing or holds what it did not hold in training.
         """
-        matrix = features.transform(self.transformer, self.schema.apply(frame, first_row))
-        coef, intercept = self.classifier.coef_.astype(np.float64), self.classifier.intercept_
-        # In float64: a float32 product of matrices has other last bits for few rows than for
-        # many, and an answer must not depend on the rows beside it.
-        wide = matrix if sp.issparse(matrix) else matrix.astype(np.float64)
-        logits = (wide @ coef.T + intercept).astype(np.float32)
-        return logits if len(coef) > 1 else np.concatenate([np.zeros_like(logits), logits], axis=1)
+        typed = self.schema.apply(frame, first_row)
+        coef = self.classifier.coef_.astype(np.float64)
+        logits = features.logits(self.transformer, typed, coef, self.classifier.intercept_)
+        if len(coef) == 1:
+            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+        return logits.astype(np.float32)
 
 
 def made_with() -> dict[str, str]:
