@@ -124,7 +124,7 @@ def _number_logits(pipeline: Pipeline, columns: pl.DataFrame, weights: Array) ->
     folded = weights[: columns.width] / scaler.scale_[:, np.newaxis]
     values = columns.to_numpy().astype(np.float64)
     values -= scaler.mean_
-    total = values @ folded
+    total: Array = values @ folded
     # Only rows where a number is missing come out as NaN: there it is the mean, and marked.
     rows = np.flatnonzero(np.isnan(total[:, 0]))
     some, missing = values[rows], np.isnan(values[rows])
