@@ -9,6 +9,10 @@
 #include <string>
 #include <vector>
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 #include "kernels.h"
 
 namespace nb = nanobind;
@@ -136,6 +140,9 @@ template <class T> void bind(nb::module_& m) {
 NB_MODULE(_native, m) {
   m.doc() = "softly's compiled kernels: rows [start, stop) of contiguous arrays, without the GIL.";
   m.def("use", &softly::use);
+#if defined(__linux__)
+  m.def("current_processor", [] { return sched_getcpu(); });
+#endif
   softly::use("");
   softly::bind<float>(m);
   softly::bind<double>(m);

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from pathlib import Path
@@ -470,15 +471,21 @@ def test_write_protected(tmp_path: Path) -> None:
 
 
 def test_standard_output_is_a_pipe_to_read_from(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    seen = []
+    """Each frame is written out while the next is still being made."""
+    seen = b""
 
     def frames() -> Iterator[pl.DataFrame]:
+        nonlocal seen
         for i in range(3):
             yield pl.DataFrame({"a": [i]})
-            seen.append(capfdbinary.readouterr().out)
+            deadline = time.monotonic() + 10
+            while not seen.endswith(f"{i}\n".encode()) and time.monotonic() < deadline:
+                seen += capfdbinary.readouterr().out
+                time.sleep(0.001)
+            assert seen.endswith(f"{i}\n".encode())
 
     outputs.write("-", frames())
-    assert seen == [b"a\n0\n", b"1\n", b"2\n"]
+    assert seen == b"a\n0\n1\n2\n"
 
 
 def test_broken_pipe_passes_through() -> None:

@@ -7,6 +7,7 @@ from scipy.optimize import approx_fprime
 
 import oracle
 from softly import objective
+from softly.kernels import blas
 from softly.objective import Objective
 
 
@@ -83,10 +84,10 @@ def test_float32_sums_are_kept_in_float64():
 
 def test_blas_has_its_threads_back_after_fits_that_overlap():
     def blas_threads():
-        return [pool["num_threads"] for pool in objective._blas().info()]
+        return [pool["num_threads"] for pool in blas._blas().info()]
 
     before = blas_threads()
-    first, second = objective._one_blas_thread, objective._one_blas_thread
+    first, second = blas.one_blas_thread, blas.one_blas_thread
     with first:
         with second:
             assert set(blas_threads()) == {1}

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -26,6 +27,26 @@ def test_little_work_stays_on_the_callers_thread():
     seen = []
     threads.over_rows(lambda a, b: seen.append((a, b, threading.get_ident())), 10, costs_bytes=80)
     assert seen == [(0, 10, threading.get_ident())]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be placed here")
+@pytest.mark.skipif(threads.current_processor is None, reason="no compiled kernels")
+def test_workers_are_kept_off_the_callers_processor():
+    everywhere = os.sched_getaffinity(0)
+    if len(everywhere) < 2:
+        pytest.skip("there is one processor only")
+    here = min(everywhere)
+    os.sched_setaffinity(0, {here})
+    try:
+        threads.run([lambda: None] * 10)
+        os.sched_setaffinity(0, everywhere)
+        threads._pool._kept_off = None
+        threads.run([lambda: time.sleep(0.001)] * 50)
+        off = [os.sched_getaffinity(worker) for worker in threads._pool.workers]
+        assert all(len(mask) == len(everywhere) - 1 for mask in off)
+    finally:
+        os.sched_setaffinity(0, everywhere)
+    assert os.sched_getaffinity(0) == everywhere
 
 
 def test_an_error_comes_out_and_nothing_runs_after_it():

@@ -7,20 +7,19 @@ so that the value and the gradient have the same bits on any number of threads.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-import threadpoolctl
 from numpy.typing import NDArray
 
 from softly.kernels import chosen as kernels
 from softly.kernels import threads
+from softly.kernels.blas import one_blas_thread
 
 Array = NDArray[Any]
 
@@ -99,8 +98,8 @@ class Objective:
         def work(i: int) -> None:
             sums[i] = _sum_of_blocks(self._stripes[i], weights, bias)
 
-        with _one_blas_thread:
-            threads.run([lambda i=i: work(i) for i in range(len(sums))])  # type: ignore[misc]
+        with one_blas_thread:
+            threads.run([partial(work, i) for i in range(len(sums))])
         self.n_passes += 1
         value = sum(s[0] for s in sums)
         gradient = np.sum([s[1] for s in sums], axis=0)[-len(parameters) :]
@@ -162,35 +161,3 @@ def _rows(X: Any, start: int, stop: int) -> Any:
     first, last = X.indptr[start], X.indptr[stop]
     parts = (X.data[first:last], X.indices[first:last], X.indptr[start : stop + 1] - first)
     return sp.csr_array(parts, shape=(stop - start, X.shape[1]), copy=False)
-
-
-class _OneBlasThread:
-    """Our threads take the rows; BLAS within each takes one, so that its sums have one order.
-
-    The limit is the process's: the first of several fits at once sets it, the last lifts it.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._limit: Any = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._users == 0:
-                self._limit = _blas().limit(limits=1)
-            self._users += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._limit.restore_original_limits()
-
-
-@cache
-def _blas() -> Any:
-    return threadpoolctl.ThreadpoolController().select(user_api="blas")
-
-
-_one_blas_thread = _OneBlasThread()

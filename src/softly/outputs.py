@@ -7,6 +7,7 @@ import secrets
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -112,7 +113,7 @@ def write(
         raise TableError(
             f"'{path}' cannot be written: its name must end in one of {', '.join(_WRITABLE)}"
         )
-    stream = iter(frames)
+    stream = _ahead(iter(frames))
     first = next(stream, None)
     stream = chain([pl.DataFrame(schema=schema) if first is None else first], stream)
     try:
@@ -128,6 +129,15 @@ def write(
     except pl.exceptions.PolarsError as error:
         why = reason(error).rpartition("IO error: ")[2]  # polars says first which part it was at
         raise TableError(f"'{path}' cannot be written: {why}") from error
+
+
+def _ahead(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same frames, the next one made while this one is written."""
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, frames, None)
+        while (frame := coming.result()) is not None:
+            coming = maker.submit(next, frames, None)
+            yield frame
 
 
 def _write_text(out: BinaryIO, frames: Iterable[pl.DataFrame], ending: str) -> None:

@@ -11,8 +11,16 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+
+try:
+    from softly.kernels._native import current_processor
+except ImportError:  # nothing compiled, or a system that does not say
+    current_processor = None  # type: ignore[assignment]
 
 _RANGES_A_THREAD = 4
+_MANY_WORKERS = 16  # where there are more, the system finds a processor that idles
 
 
 class _Pool:
@@ -22,6 +30,25 @@ class _Pool:
         self.count = _count()
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
+        self.workers: list[int] = []  # as the system numbers them
+        self._kept_off: tuple[int, int] | None = None
+
+    def make_way(self) -> None:
+        """Keep the workers off the caller's processor.
+
+        The system likes to wake a thread on the processor of its waker. Ours does not wait but
+        works on, so the woken one would start when all is done.
+        """
+        if current_processor is None or len(self.workers) > _MANY_WORKERS:
+            return
+        here = (current_processor(), len(self.workers))
+        if here == self._kept_off:
+            return
+        self._kept_off = here
+        others = os.sched_getaffinity(0) - {here[0]}
+        for worker in self.workers:
+            with suppress(OSError):  # it has ended, or no other processor is allowed
+                os.sched_setaffinity(worker, others)
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
         with self._lock:
@@ -30,6 +57,7 @@ class _Pool:
                     max_workers=self.count - 1,
                     thread_name_prefix="softly",
                     initializer=_become_worker,
+                    initargs=(self.workers,),
                 )
         return self._executor.submit(work)
 
@@ -47,8 +75,9 @@ def _count() -> int:
 _here = threading.local()
 
 
-def _become_worker() -> None:
+def _become_worker(workers: list[int]) -> None:
     _here.is_worker = True
+    workers.append(threading.get_native_id())
 
 
 _pool = _Pool()
@@ -92,6 +121,8 @@ def run(tasks: list[Callable[[], None]]) -> None:
             raise
 
     futures = []
+    if helpers > 0:
+        _pool.make_way()
     try:
         for _ in range(helpers):
             try:
@@ -114,4 +145,4 @@ def over_rows(work: Callable[[int, int], None], rows: int, costs_bytes: int) -> 
     step = max(1, -(-rows // (count() * _RANGES_A_THREAD)))
     step = -(-step // 16) * 16  # whole tiles of rows
     starts = range(0, rows, step)
-    run([lambda s=start: work(s, min(s + step, rows)) for start in starts])  # type: ignore[misc]
+    run([partial(work, start, min(start + step, rows)) for start in starts])
