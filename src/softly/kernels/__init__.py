@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import warnings
+from importlib import import_module
 from types import ModuleType
 
 _SLOW = (
-    "softly runs on its NumPy kernels, which are several times slower: it was installed where no "
-    "C++ compiler was found. Install one (for example `apt install g++`) and install softly again; "
+    "softly runs on its NumPy kernels, which are several times slower: {}. They are compiled where "
+    "a C++ compiler is found: get one (for example `apt install g++`) and install softly again; "
     "SOFTLY_KERNELS=reference silences this"
 )
 
@@ -28,12 +29,16 @@ def _choose(wanted: str) -> ModuleType:
             f"SOFTLY_KERNELS is {wanted!r}: it may be 'reference', 'native', or not set at all"
         )
     try:
-        from softly.kernels import native
-    except ModuleNotFoundError:
+        import_module("softly.kernels._native")
+    except ImportError as error:
         if wanted == "native":
             raise
-        warnings.warn(_SLOW, RuntimeWarning, stacklevel=2)
+        nothing = isinstance(error, ModuleNotFoundError)
+        why = "no compiled ones were installed" if nothing else str(error)
+        warnings.warn(_SLOW.format(why), RuntimeWarning, stacklevel=2)
         return reference
+    from softly.kernels import native
+
     return native
 
 
