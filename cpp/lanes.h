@@ -10,6 +10,8 @@
 #include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace {
@@ -45,7 +47,7 @@ template <class T> struct Lanes {
   Vector<T> v[parts];
 };
 
-#if defined(__FMA__) || defined(__FP_FAST_FMA)
+#if defined(__FMA__) || defined(__aarch64__)
 constexpr bool has_fma = true;
 #else
 constexpr bool has_fma = false;
@@ -53,15 +55,14 @@ constexpr bool has_fma = false;
 
 // a * b + c, rounded once where the processor has a fused multiply-add.
 template <class V> inline V fused(V a, V b, V c) {
-  if constexpr (!has_fma) return a * b + c;
-  V out;
-  for (size_t i = 0; i < native_bytes / sizeof(a[0]); i++) {
-    if constexpr (sizeof(a[0]) == sizeof(float))
-      out[i] = __builtin_fmaf(a[i], b[i], c[i]);
-    else
-      out[i] = __builtin_fma(a[i], b[i], c[i]);
-  }
-  return out;
+#if defined(__aarch64__)
+  if constexpr (sizeof(a[0]) == sizeof(float))
+    return (V)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+  else
+    return (V)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#else
+  return a * b + c;
+#endif
 }
 // a > b ? a : b, so that a NaN in b stays and one in a does not.
 template <class V> inline V greater(V a, V b) { return a > b ? a : b; }
