@@ -101,8 +101,11 @@ class Objective:
         with one_blas_thread:
             threads.run([partial(work, i) for i in range(len(sums))])
         self.n_passes += 1
-        value = sum(s[0] for s in sums)
-        gradient = np.sum([s[1] for s in sums], axis=0)[-len(parameters) :]
+        value, gradient = sums[0]
+        for more, slope in sums[1:]:
+            value += more
+            gradient += slope
+        gradient = gradient[-len(parameters) :]
         value /= self.total_weight
         gradient /= self.total_weight
         coefficients = parameters[:, : self.n_features]
