@@ -116,11 +116,13 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="NAME=TYPE",
-            help="What a column is: number, category, text, datetime, yes/no or identifier.",
+            help="What a column is: number, category, text, datetime, yes/no or identifier. "
+            "May be given again.",
         ),
     ] = None,
     drop: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A column to leave out.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A column to leave out. May be given again."),
     ] = None,
     show_columns: Annotated[
         bool, typer.Option("--show-columns", help="Only print what each column is taken for.")

@@ -28,6 +28,9 @@ from softly.sources import BLOCK, Source, blocks, temporary
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "?")
 """What a cell holds when it holds nothing."""
 
+CODE = r"^\s*0\d+\s*$"
+"""Digits that are no number: a leading zero says that they name something."""
+
 
 @dataclass(frozen=True)
 class _Csv:
@@ -57,11 +60,19 @@ class _Csv:
     def _guessed(self) -> pl.DataFrame | None:
         # Types guessed from the first rows hold for nearly every file, and a
         # wrong guess is found out: five times faster than asking all rows first.
+        codes = dict.fromkeys(self._codes(), pl.String)
         for rows in (10_000, None):
             with suppress(*POLARS_ERRORS):
-                frame = self._parse(self.file, infer_schema_length=rows)
+                frame = self._parse(self.file, infer_schema_length=rows, schema_overrides=codes)
                 return frame if frame.height else None  # a stray quote may swallow every row
         return None
+
+    def _codes(self) -> list[str]:
+        """Columns with values such as 01234, which as numbers would lose their zeros."""
+        with suppress(*POLARS_ERRORS):
+            head = self._parse(self.file, infer_schema=False, n_rows=10_000)
+            return [column.name for column in head if column.str.contains(CODE).any()]
+        return []
 
     def stream(self, numbers: Iterable[str], rows: int) -> Iterator[pl.DataFrame]:
         """Frames of text, but for the `numbers`."""

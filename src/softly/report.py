@@ -176,7 +176,8 @@ def draw_training(console: Console, training: Training) -> None:
     used, left_out = model.schema.used, model.schema.left_out
     console.print(
         Text(
-            f"Trained on {training.rows:,} rows, {len(used)} columns and {len(model.classes)} "
+            f"Trained on {training.rows:,} rows, {_counted(len(used), 'column')} and "
+            f"{len(model.classes)} "
             f"classes of '{model.schema.target}'."
         )
     )
@@ -193,7 +194,11 @@ def draw_training(console: Console, training: Training) -> None:
 
 
 def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count:,} rows"
+    return _counted(count, "row")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"1 {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def draw_evaluation(console: Console, evaluation: Evaluation, rows: str = "rows") -> None:

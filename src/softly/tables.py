@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from softly.csv_files import MISSING
+from softly.csv_files import CODE, MISSING
 from softly.errors import TableError
 
 __all__ = ["KINDS", "Column", "Schema", "check_classes", "infer", "labels"]
@@ -203,7 +203,7 @@ def infer(
     kinds, drop = dict(kinds or {}), set(drop)
     _check_request(frame, target, kinds, drop)
     columns = tuple(
-        Column(series.name, "dropped", "dropped as asked")
+        Column(series.name, "dropped", "as asked")
         if series.name in drop
         else _forced(series, kinds[series.name])
         if series.name in kinds
@@ -273,12 +273,19 @@ def check_classes(labels: npt.NDArray[np.str_], target: str, *, to_be_split: boo
             f"the target '{target}' holds one class only ('{classes[0]}'): "
             "a classifier needs two or more"
         )
-    many = len(classes) > 100 and len(classes) > len(labels) / 2
-    if many and _parsed(pl.Series(classes), "").null_count() == 0:
-        raise TableError(
-            f"the target '{target}' holds {len(classes)} different numbers in {len(labels)} rows: "
-            "it looks like a quantity, and a classifier predicts classes"
-        )
+    most_differ = len(classes) > 20 and len(classes) > len(labels) / 2
+    if len(classes) > 20 and (most_differ or counts.min() == 1):
+        if _parsed(pl.Series(classes), "").null_count() == 0:
+            raise TableError(
+                f"the target '{target}' holds {len(classes)} different numbers in {len(labels)} "
+                "rows: it looks like a quantity, and a classifier predicts classes; cut it into a "
+                "few ranges first"
+            )
+        if most_differ:
+            raise TableError(
+                f"the target '{target}' holds {len(classes)} different values in {len(labels)} "
+                "rows: they look like names of rows, and a classifier predicts classes"
+            )
     if to_be_split and counts.min() == 1:
         raise TableError(
             f"class '{classes[counts.argmin()]}' of the target '{target}' has one row only, which "
@@ -299,13 +306,13 @@ def _text(series: pl.Series) -> pl.Series:
 
 
 def _label_text(series: pl.Series) -> pl.Series:
-    """As text in which 1, 1.0 and "01" are the same, and so are true and "True"."""
+    """As text in which 1 and 1.0 are the same, and so are true and "True"."""
     text = _text(series)
     if series.dtype.is_integer():
         return text
     return (
-        text.str.replace(r"^\+?(-?)0*(\d+)(?:\.0*)?$", "$1$2")
-        .str.replace(r"^\+?(-?)0*(\d+\.\d*[1-9])0*$", "$1$2")
+        text.str.replace(r"^\+?(-?)(\d+)(?:\.0*)?$", "$1$2")
+        .str.replace(r"^\+?(-?\d+\.\d*[1-9])0*$", "$1")
         .str.replace(r"^-0$", "0")
         .str.replace(r"(?i)^true$", "True")
         .str.replace(r"(?i)^false$", "False")
@@ -402,7 +409,7 @@ def _why_identifier(integers: pl.Series, distinct: int) -> str:
     if int(integers.max()) - int(integers.min()) == rows - 1:  # type: ignore[arg-type]
         return "consecutive integers"
     named = _IDENTIFIER.fullmatch(name) or _CAMEL_ID.fullmatch(name)
-    return f"all {rows} values differ" if named else ""
+    return f"all {rows:,} values differ" if named else ""
 
 
 def _inferred_text(name: str, text: pl.Series, missing: int) -> Column:
@@ -412,7 +419,8 @@ def _inferred_text(name: str, text: pl.Series, missing: int) -> Column:
     if pair := _yes_no(distinct):
         why = f"{pair[0]} or {pair[1]}"
         return Column(name, "yes/no", why, true=pair[0], false=pair[1], missing=missing)
-    for format in ("", *_MARKED):
+    codes = bool(distinct.str.contains(CODE).any())
+    for format in () if codes else ("", *_MARKED):
         if _parsed(distinct, format).null_count() == 0:
             return Column(name, "number", _NUMBER_WHY[format], format=format, missing=missing)
     if date := _date_format(distinct):
@@ -431,10 +439,12 @@ def _kind_of_words(distinct: pl.Series, rows: int) -> tuple[str, str]:
     signs = distinct.str.count_matches(r"[\p{Han}\p{Hiragana}\p{Katakana}]") / 2
     length = float(pl.select(pl.max_horizontal(words, signs).median()).item())
     if rows >= _FEW_ROWS and share >= 0.95 and length <= 2:
-        differ = f"all {rows} values differ" if share == 1 else f"{share:.0%} of the values differ"
+        differ = (
+            f"all {rows:,} values differ" if share == 1 else f"{share:.0%} of the values differ"
+        )
         return "identifier", differ
     if (length >= 4 and len(distinct) > _FEW_ROWS) or (length >= 3 and share > 0.5):
-        return "text", f"some {length:.0f} words a value"
+        return "text", f"about {length:.0f} words a value"
     return "category", f"{len(distinct)} distinct values"
 
 
@@ -541,6 +551,8 @@ def _typed_number(series: pl.Series, column: Column, first_row: int) -> list[pl.
 
 
 def _typed_yes_no(series: pl.Series, column: Column, first_row: int) -> list[pl.Series]:
+    if series.dtype == pl.Boolean:  # means the same in any language
+        return [series.cast(pl.Float32)]
     text = _label_text(series).str.to_lowercase()
     answers = text.replace_strict(
         {column.true: 1.0, column.false: 0.0}, default=None, return_dtype=pl.Float32
@@ -557,6 +569,7 @@ def _typed_datetime(series: pl.Series, column: Column, first_row: int) -> list[p
     else:
         text = _text(series)
         moments = _moments(text, column.format or _DATES[0])
+        moments = moments.zip_with(moments.is_not_null(), _moments(text, _DATES[0]))
         _refuse(series, text.is_not_null() & moments.is_null(), _was(column), first_row)
     parts = [_PARTS[part](moments).cast(pl.Float64) for part in column._parts]
     return [part.alias(name) for part, name in zip(parts, column.typed_kinds, strict=True)]
@@ -586,6 +599,8 @@ _A = {kind: f"a {kind}" for kind in KINDS} | {"yes/no": "yes/no"}
 
 def _was(column: Column) -> str:
     kind = f"{column.true} or {column.false}" if column.true else _A[column.kind]
+    if column.format:
+        kind += f" ({column.why})"
     return f"column '{column.name}' was {kind} in training, but"
 
 
