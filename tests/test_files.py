@@ -333,6 +333,18 @@ def test_no_file(tmp_path: Path) -> None:
     assert "is a folder" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("table.csv.gz", b"\x1f\x8b\x08\x00", "is compressed: unpack it first"),
+        ("table.csv", b"\x1f\x8b\x08\x00", "is compressed: unpack it first"),
+        ("birds.skops", b"PK\x03\x04", "is a model: name a table"),
+    ],
+)
+def test_what_is_no_table(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    assert message in refusal(put(tmp_path, content, name))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_no_permission(tmp_path: Path) -> None:
     path = put(tmp_path, "a,b\n1,2\n")

@@ -85,6 +85,11 @@ def evaluate(model: Model, frames: Iterable[pl.DataFrame]) -> Evaluation:
     logits, targets, unknown = [], [], dict[str, int]()
     unlabelled = first_row = 0
     for frame in frames:
+        if model.schema.target not in frame.columns:
+            raise TableError(
+                f"there is no column '{model.schema.target}' in the table; the model "
+                "predicts it, so rows need it to be scored"
+            )
         labels, missing = tables.labels(frame, model.schema.target)
         target = np.array([known.get(label, -1) for label in labels], dtype=np.int64)
         for label in labels[(target < 0) & ~missing]:

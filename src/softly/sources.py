@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from softly.errors import POLARS_ERRORS, TableError, reason
 
+_GZIP = b"\x1f\x8b"
 BLOCK = 1 << 23  # bytes read at a time
 
 _FORMATS = {
@@ -99,6 +100,10 @@ def _format(ending: str, file: Path, name: str) -> str:
         head = opened.read(4096)
     if not head.strip():
         raise TableError(f"{name} is empty: a table with a header line is needed")
+    if head.startswith(_GZIP):
+        raise TableError(f"{name} is compressed: unpack it first, for example with gunzip")
+    if head.startswith(b"PK") and file.suffix == ".skops":
+        raise TableError(f"{name} is a model: name a table")
     by_ending = (kind for kind, endings in _FORMATS.items() if ending in endings)
     by_content = (kind for magic, kind in _MAGIC.items() if head.startswith(magic))
     return next(chain(by_ending, by_content), "CSV")
