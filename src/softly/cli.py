@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from softly.models import Model
     from softly.solvers import Pass
 
-DONE, WRONG_INPUT, FAILED = 0, 2, 1
+WRONG_INPUT, FAILED = 2, 1  # exit statuses beside 0, which is done
 _SECONDS = 5.0  # between lines on the passes, where standard error is no terminal
 
 # Help without boxes: they leave too little of a narrow terminal to read in.

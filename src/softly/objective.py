@@ -141,20 +141,18 @@ def _stripes(
     n, d = X.shape
     if weight is not None:
         weight = weight.astype(X.dtype)
-    rows = max(1, _SCORE_BYTES // (X.itemsize if sp.issparse(X) is False else 8) // n_classes)
+    itemsize = X.dtype.itemsize
+    rows = max(1, _SCORE_BYTES // (itemsize * n_classes))
     if not sp.issparse(X):
-        rows = max(1, min(rows, _BLOCK_BYTES // (X.itemsize * d)))
+        rows = max(1, min(rows, _BLOCK_BYTES // (itemsize * d)))
     count = max(1, min(_MOST_STRIPES, _STRIPE_BYTES // (8 * n_classes * (d + 1)), -(-n // rows)))
-    bounds = np.linspace(0, n, count + 1).astype(int)
-    for first, last in pairwise(bounds):
-        yield [
-            Block(
-                _rows(X, a, min(a + rows, last)),
-                target[a : min(a + rows, last)],
-                None if weight is None else weight[a : min(a + rows, last)],
-            )
-            for a in range(first, last, rows)
-        ]
+
+    def block(start: int, stop: int) -> Block:
+        part = None if weight is None else weight[start:stop]
+        return Block(_rows(X, start, stop), target[start:stop], part)
+
+    for first, last in pairwise(np.linspace(0, n, count + 1).astype(int)):
+        yield [block(a, min(a + rows, last)) for a in range(first, last, rows)]
 
 
 def _rows(X: Any, start: int, stop: int) -> Any:

@@ -84,9 +84,10 @@ def lbfgs(
     rounding = 64 * float(np.finfo(objective.dtype).eps) * abs(value)
     hidden = bool(found.nit < max_iter and np.ptp(values[-2:]) <= rounding)
     if hidden and gradient > tol and objective.dtype == np.float64:
-        at = _polished(lambda flat: evaluate(flat)[1], at, tol)
-        value, slope = evaluate(at)
-        gradient = float(np.abs(slope).max())
+        better = _polished(lambda flat: evaluate(flat)[1], at, tol)
+        better_value, slope = evaluate(better)
+        if (smaller := float(np.abs(slope).max())) < gradient:
+            at, value, gradient = better, better_value, smaller
     converged = gradient <= tol or hidden
     message = (
         f"the gradient's largest entry is {gradient:.2g} after {found.nit} iterations"
@@ -114,4 +115,4 @@ def _polished(gradient: Callable[[Array], Array], start: Array, tol: float) -> A
         method="krylov",
         options={"fatol": tol, "maxiter": 20, "jac_options": {"inner_maxiter": 100}},
     )
-    return found.x if np.abs(found.fun).max() < np.abs(gradient(start)).max() else start
+    return found.x  # type: ignore[no-any-return]
