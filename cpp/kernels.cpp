@@ -201,27 +201,33 @@ template <class T> inline T greatest(const T* z, size_t k) {
   return result;
 }
 
-// Reduces a row whose greatest score is top. keep(difference, exponential) sees it lane by lane;
-// its result goes to out, where that is not null.
+// Takes scores in, lane by lane, and keeps the sums that a Total is made of.
+template <class T> struct Reduction {
+  Lanes<T> max, ties = all<T>(0);
+  Sum<T> rest = {};
+
+  // keep(difference, exponential) says what is to stand in the place of the scores.
+  template <class Keep> Lanes<T> add(const Lanes<T>& scores, Keep keep) {
+    const Lanes<T> zero = all<T>(0), d = scores - max, e = exp_nonpositive(d);
+    rest.add(where_zero(d, zero, e));
+    ties = ties + where_zero(d, all<T>(1), zero);
+    return keep(d, e);
+  }
+};
+
+// Reduces a row whose greatest score is top; what keep gives goes to out, where that is not null.
 template <class T, class Keep>
 inline Total<T> reduce_row(const T* z, T top, size_t k, T* out, Keep keep) {
-  const Lanes<T> shift = all(top), zero = all<T>(0), one = all<T>(1);
-  Sum<T> rest;
-  Lanes<T> equal = zero;
-  const auto step = [&](const Lanes<T>& x) {
-    const Lanes<T> d = x - shift, e = exp_nonpositive(d);
-    rest.add(where_zero(d, zero, e));
-    equal = equal + where_zero(d, one, zero);
-    return keep(d, e);
-  };
+  Reduction<T> sums{all(top)};
+  const auto step = [&](const Lanes<T>& x) { return sums.add(x, keep); };
   if (out)
     transform(z, out, k, step);
   else
     each(z, k, step);
   T lane[lanes<T>], ties = 0;
-  store(lane, equal);
+  store(lane, sums.ties);
   for (T x : lane) ties += x;
-  return {shift, all(ties), join(rest)};
+  return {sums.max, all(ties), join(sums.rest)};
 }
 
 const auto keep_exponential = [](const auto&, const auto& e) { return e; };
@@ -258,18 +264,11 @@ template <class T> struct Tile {
   }
   Lanes<T> at(size_t j) const { return load(entry + j * height); }
 
-  // keep(difference, exponential) takes the place of each entry.
+  // What keep gives takes the place of each entry.
   template <class Keep> Total<T> reduce(Keep keep) {
-    const Lanes<T> zero = all<T>(0), one = all<T>(1);
-    Sum<T> rest;
-    Lanes<T> ties = zero;
-    for (size_t j = 0; j < k; j++) {
-      const Lanes<T> d = at(j) - max, e = exp_nonpositive(d);
-      rest.add(where_zero(d, zero, e));
-      ties = ties + where_zero(d, one, zero);
-      store(entry + j * height, keep(d, e));
-    }
-    return {max, ties, rest};
+    Reduction<T> sums{max};
+    for (size_t j = 0; j < k; j++) store(entry + j * height, sums.add(at(j), keep));
+    return {max, sums.ties, sums.rest};
   }
   template <class F> void update(F f) {
     for (size_t j = 0; j < k; j++) store(entry + j * height, f(at(j)));

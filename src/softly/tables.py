@@ -120,6 +120,10 @@ class Schema:
         """The names of the typed columns, in order, and whether number, category or text."""
         return {name: kind for c in self.used for name, kind in c.typed_kinds.items()}
 
+    def column_of(self, typed_name: str) -> Column:
+        """The column that a typed column was made from."""
+        return next(c for c in self.used if typed_name in c.typed_kinds)
+
     def extra(self, frame: pl.DataFrame) -> list[str]:
         """The columns of a frame that training knew nothing of."""
         known = {self.target, *(c.name for c in self.columns)}
