@@ -28,42 +28,67 @@ template <> struct Exp<double> {
       0x1.28ad9b8648615p-22, 0x1.ad7f3ee5d2f80p-26};
 };
 
+// The parts that exp(x), x <= 0, is put together from: exp(x) = 2^n (1 + p), |p| < 0.42.
+template <class T> struct ExpParts {
+  Lanes<T> n, shifted, p;
+
+  explicit ExpParts(Lanes<T> x) {
+    using C = Exp<T>;
+    x = max(all<T>(C::lowest), x);
+    shifted = fma(x, all(C::log2e), all(C::round));
+    n = shifted - all(C::round);
+    Lanes<T> r = fma(n, all(-C::ln2_high), x);
+    r = fma(n, all(-C::ln2_low), r);
+    constexpr int degree = sizeof(C::q) / sizeof(T) - 1;
+    Lanes<T> q = all(C::q[degree]);
+    for (int i = degree - 1; i >= 0; i--) q = fma(q, r, all(C::q[i]));
+    p = fma(r * r, q, r);
+  }
+  Lanes<T> exp() const { return scaled(all<T>(1) + p); }
+  Lanes<T> expm1() const { return scaled(p) + (scaled(all<T>(1)) - all<T>(1)); }
+
+ private:
+  Lanes<T> scaled(const Lanes<T>& y) const {
+    return times_power_of_two(y, n, shifted, Exp<T>::mantissa, Exp<T>::unlift);
+  }
+};
+
 // exp(x) for x <= 0: within 1 ulp and monotone as rounded; exp(-inf) = 0, NaN stays NaN.
 // Each step is monotone in x: the error of q reaches the result only through r^2 q, whose ulps are
-// smaller than those of r. 2^n is applied as 2^(n + lift), which is normal, and then 2^-lift, so
-// that a subnormal result is rounded once.
-template <class T> inline Lanes<T> exp_nonpositive(Lanes<T> x) {
-  using C = Exp<T>;
-  x = max(all<T>(C::lowest), x);
-  const Lanes<T> shifted = fma(x, all(C::log2e), all(C::round));
-  const Lanes<T> n = shifted - all(C::round);
-  Lanes<T> r = fma(n, all(-C::ln2_high), x);
-  r = fma(n, all(-C::ln2_low), r);
-  constexpr int degree = sizeof(C::q) / sizeof(T) - 1;
-  Lanes<T> q = all(C::q[degree]);
-  for (int i = degree - 1; i >= 0; i--) q = fma(q, r, all(C::q[i]));
-  const Lanes<T> y = all<T>(1) + fma(r * r, q, r);
-  return map<T>([&](size_t i) {
-    const Bits<T> scaled = (Bits<T>)y.v[i] + ((Bits<T>)shifted.v[i] << C::mantissa);
-    return (Vector<T>)scaled * C::unlift;
-  });
+// smaller than those of r.
+template <class T> inline Lanes<T> exp_nonpositive(const Lanes<T>& x) {
+  return ExpParts<T>(x).exp();
 }
 
-// log(1 + x) for x >= 0, with full relative accuracy near 0; NaN stays NaN.
+// tanh(x) by expm1(-2|x|), and its derivative by exp(-2|x|): neither cancels.
+template <class T> struct Tanh {
+  Lanes<T> value, slope;
+
+  explicit Tanh(const Lanes<T>& x) {
+    const Lanes<T> one = all<T>(1), size = absolute(x);
+    const ExpParts<T> parts(all<T>(0) - (size + size));
+    const Lanes<T> m = parts.expm1(), e = parts.exp(), sum = one + e;
+    const Lanes<T> t = (all<T>(0) - m) / (all<T>(2) + m);
+    value = where_negative(x, all<T>(0) - t, t);
+    slope = all<T>(4) * e / (sum * sum);
+  }
+};
+
+// log(u + lost) for a normal u > 0 and a lost that is small beside it; NaN stays NaN.
 // The method and the coefficients are those of FreeBSD's msun, e_log.c and s_log1p.c.
-inline Lanes<double> log1p_nonnegative(const Lanes<double>& x) {
-  const Lanes<double> one = all(1.0);
-  const Lanes<double> u = one + x;
-  const Lanes<double> back = u - one;
-  const Lanes<double> lost = (one - (u - back)) + (x - back);  // u + lost = 1 + x exactly
+inline Lanes<double> log_of_sum(const Lanes<double>& u, const Lanes<double>& lost) {
   // u = 2^k m, with m between the roots of 1/2 and 2
-  constexpr uint64_t sqrt_half = 0x3fe6a09e667f3bcd, integer = 0x4330000000000000;
-  const auto exponent = [&](size_t i) { return ((Bits<double>)u.v[i] - sqrt_half) >> 52; };
-  const Lanes<double> m = map<double>(
-      [&](size_t i) { return (Vector<double>)((Bits<double>)u.v[i] - (exponent(i) << 52)); });
-  const Lanes<double> k = map<double>(
-      [&](size_t i) { return (Vector<double>)(exponent(i) | integer) - 0x1p52; });
-  const Lanes<double> f = m - one;
+  constexpr uint64_t sqrt_half = 0x3fe6a09e667f3bcd, integer = 0x4330000000000000, bias = 2048;
+  const auto exponent = [&](size_t i) {  // k + bias, not negative
+    return ((Bits<double>)u.v[i] + ((bias << 52) - sqrt_half)) >> 52;
+  };
+  const Lanes<double> m = map<double>([&](size_t i) {
+    return (Vector<double>)((Bits<double>)u.v[i] - ((exponent(i) - bias) << 52));
+  });
+  const Lanes<double> k = map<double>([&](size_t i) {
+    return (Vector<double>)(exponent(i) | integer) - (0x1p52 + bias);
+  });
+  const Lanes<double> f = m - all(1.0);
   const Lanes<double> s = f / (all(2.0) + f);
   const Lanes<double> z = s * s;
   constexpr double coefficients[] = {
@@ -75,6 +100,23 @@ inline Lanes<double> log1p_nonnegative(const Lanes<double>& x) {
   const Lanes<double> tail = fma(k, all(1.90821492927058770002e-10), lost / u);
   const Lanes<double> fraction = f - (half_square - fma(s, fma(p, z, half_square), tail));
   return fma(k, all(6.93147180369123816490e-01), fraction);
+}
+
+// log(1 + x) for x >= 0, with full relative accuracy near 0.
+inline Lanes<double> log1p_nonnegative(const Lanes<double>& x) {
+  const Lanes<double> one = all(1.0), u = one + x, back = u - one;
+  return log_of_sum(u, (one - (u - back)) + (x - back));  // u + lost = 1 + x exactly
+}
+
+// log(x) for x >= 0; negative numbers and NaN give NaN.
+inline Lanes<double> log_nonnegative(const Lanes<double>& x) {
+  constexpr double least_normal = 0x1p-1022, lift = 54;
+  const Lanes<double> zero = all(0.0), below = x - all(least_normal);
+  const Lanes<double> u = where_negative(below, x * all(0x1p54), x);
+  const Lanes<double> log = log_of_sum(u, zero) +
+      where_negative(below, all(-lift * 0.693147180559945309417232), zero);
+  const Lanes<double> at_zero = where_zero(x, all(-__builtin_inf()), log);
+  return where_negative(x, all(__builtin_nan("")), at_zero);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// What the compiled core offers: row loops over contiguous memory, once for each number type.
-// Which processor level they were built for is the module's business; threads are Python's.
+// What the compiled core offers: row loops over memory, once for each number type. Which processor
+// level they were built for is the module's business; threads are Python's.
 #pragma once
 
 #include <cstddef>
@@ -7,22 +7,101 @@
 
 namespace softly {
 
-template <class T> struct Kernels {
-  void (*softmax)(const T* rows, T* out, size_t n, size_t k);
-  void (*log_softmax)(const T* rows, T* out, size_t n, size_t k);
-  void (*logsumexp)(const T* rows, T* out, size_t n, size_t k);
-  // loss[i] = logsumexp(row) - row[target]; grad = scale[i] * (softmax(row) - onehot(target)).
-  // A null scale is all ones, a null grad is not written; grad may be rows. A row of scale 0
-  // gives exact zeros for both, whatever it holds. Targets are trusted to lie in [0, k).
-  void (*cross_entropy)(const T* rows, const int64_t* target, const T* scale, T* loss, T* grad,
-                        size_t n, size_t k);
-  void (*sigmoid)(const T* x, T* out, size_t n);
-  void (*log_sigmoid)(const T* x, T* out, size_t n);
+using std::ptrdiff_t;
+using std::size_t;
+
+constexpr size_t most_dimensions = 64;
+
+// Which rows are worked on: those numbered start to stop, counted in C order over `size`.
+struct Grid {
+  size_t k;  // entries of a row: the classes
+  size_t start, stop;
+  bool past_caches;  // the answer is too large to stay in a cache
+  size_t dimensions;
+  size_t size[most_dimensions];
 };
 
+// Where the entries of the rows stand in an array; strides in numbers, not bytes.
+struct View {
+  void* data = nullptr;  // null: there is no such array
+  ptrdiff_t step = 1;    // from class to class
+  const ptrdiff_t* offsets = nullptr;  // or, where no one step leads, from the first class to each
+  ptrdiff_t stride[most_dimensions];
+};
+
+// A number, or one for each row, in the compute type.
+struct PerRow {
+  double value = 1;
+  const void* each = nullptr;
+};
+
+// The scores of rows, and how they are read.
+struct Scores {
+  View x;
+  View where;  // bytes: 0 where a class does not take part
+  PerRow temperature;
+};
+
+// Whole numbers of any type.
+struct Integers {
+  const void* data = nullptr;
+  int bytes = 8;
+  bool is_signed = true;
+};
+
+enum class Type { f16, bf16, f32, f64 };
+
+// What a cross-entropy is made of; Python's `Terms` says what each means.
+struct Terms {
+  Integers index;
+  size_t wanted = 0;  // classes an index names for each row
+  const void* share = nullptr;
+  View soft;
+  Type soft_type = Type::f32;
+  bool has_ignored = false;
+  int64_t ignored = 0;
+  const void* class_weight = nullptr;
+  PerRow scale;
+  double smoothing = 0, z_loss = 0, cap = 0, focal = 0;
+};
+
+struct Functions {
+  void (*softmax)(const Grid&, const Scores&, const View& out);
+  void (*log_softmax)(const Grid&, const Scores&, const View& out);
+  void (*logsumexp)(const Grid&, const Scores&, void* out);
+  void (*softmax_inverse)(const Grid&, const Scores&, const View& out);
+  void (*softmax_vjp)(const Grid&, const Scores&, const View& g, const View& out);
+  void (*log_softmax_vjp)(const Grid&, const Scores&, const View& g, const View& out);
+  void (*sigmoid)(const void* x, void* out, size_t n);
+  void (*log_sigmoid)(const void* x, void* out, size_t n);
+  void (*exponential)(const void* x, void* out, size_t n);  // of numbers not above 0
+};
+
+struct Losses {
+  // loss has the compute type; grad.data may be null. Targets are trusted to be classes.
+  void (*cross_entropy)(const Grid&, const Scores&, const Terms&, void* loss, const View& grad);
+  // The first row of soft targets that are negative, not finite, or whose sum is further than
+  // tolerance from 1; grid.stop if there is none. Rows of scale 0 are not looked at.
+  size_t (*check_soft)(const Grid&, const View& soft, const PerRow& scale, double tolerance);
+  // The sum of n numbers of the compute type, always in the same order.
+  double (*total)(const void* x, size_t n);
+};
+
+// What hard targets are: how many count, and the first that is no class (stop if there is none).
+struct Survey {
+  size_t counted, first_bad;
+};
+typedef Survey (*SurveyTargets)(const Integers&, size_t start, size_t stop, uint64_t classes,
+                                bool has_ignored, int64_t ignored);
+
+// For one processor level; both by Type.
 struct Level {
-  Kernels<float> f32;
-  Kernels<double> f64;
+  const Functions* functions;
+  const Losses* losses;
+  SurveyTargets survey;
 };
 
 }  // namespace softly
+
+#define SOFTLY_JOIN_(a, b) a##b
+#define SOFTLY_JOIN(a, b) SOFTLY_JOIN_(a, b)

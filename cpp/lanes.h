@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -33,6 +34,7 @@ template <> struct Native<float> {
   typedef float Vector __attribute__((vector_size(native_bytes)));
   typedef uint32_t Bits __attribute__((vector_size(native_bytes)));
   typedef float Half __attribute__((vector_size(native_bytes / 2)));
+  typedef uint16_t Shorts __attribute__((vector_size(native_bytes / 2)));
 };
 template <> struct Native<double> {
   typedef double Vector __attribute__((vector_size(native_bytes)));
@@ -40,12 +42,28 @@ template <> struct Native<double> {
 };
 template <class T> using Vector = typename Native<T>::Vector;
 template <class T> using Bits = typename Native<T>::Bits;
+using Shorts = Native<float>::Shorts;
 
 template <class T> constexpr size_t lanes = lane_bytes / sizeof(T);
+template <class T> constexpr size_t native = native_bytes / sizeof(T);
 
 template <class T> struct Lanes {
   Vector<T> v[parts];
 };
+
+// How numbers stand in memory: float and double as they are, the half types as their bits.
+struct Float16 {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+// What they are worked on in.
+template <class S> struct ComputeOf { using Type = float; };
+template <> struct ComputeOf<double> { using Type = double; };
+template <> struct ComputeOf<uint8_t> { using Type = void; };  // a mask's bytes: read one by one
+template <class S> struct ComputeOf<const S> : ComputeOf<S> {};
+template <class S> using Compute = typename ComputeOf<S>::Type;
 
 #if defined(__FMA__) || defined(__aarch64__)
 constexpr bool has_fma = true;
@@ -98,33 +116,113 @@ template <class T, class F> inline Lanes<T> map(F f) {
 template <class T> inline Lanes<T> all(T x) {
   return map<T>([=](size_t) { return Vector<T>{} + x; });
 }
-template <class T> inline Lanes<T> load(const T* from) {
-  return map<T>([=](size_t i) {
-    Vector<T> v;
-    __builtin_memcpy(&v, from + i * lanes<T> / parts, native_bytes);
-    return v;
-  });
+
+// ---- memory ----
+
+template <class V, class S> inline V copied(const S* from) {
+  V v;
+  __builtin_memcpy(&v, from, sizeof(V));
+  return v;
 }
-template <class T> inline void store(T* to, const Lanes<T>& x) {
+
+// The bits of float16 to float and back, rounded to nearest, ties to even.
+inline Vector<float> from_float16(Shorts bits) {
+#if defined(__AVX512F__)
+  return _mm512_cvtph_ps((__m256i)bits);
+#elif defined(__F16C__)
+  return _mm256_cvtph_ps((__m128i)bits);
+#elif defined(__aarch64__)
+  return (Vector<float>)vcvt_f32_f16((float16x4_t)bits);
+#else
+  const Bits<float> h = __builtin_convertvector(bits, Bits<float>);
+  const Vector<float> magnitude = (Vector<float>)((h & 0x7fff) << 13) * 0x1p112f;
+  const Bits<float> special = (h & 0x7c00) == 0x7c00 ? Bits<float>{} + 0x7f800000 : Bits<float>{};
+  return (Vector<float>)((Bits<float>)magnitude | special | (h & 0x8000) << 16);
+#endif
+}
+inline Shorts to_float16(Vector<float> x) {
+#if defined(__AVX512F__)
+  return (Shorts)_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(__F16C__)
+  return (Shorts)_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(__aarch64__)
+  return (Shorts)vcvt_f16_f32((float32x4_t)x);
+#else
+  const Bits<float> bits = (Bits<float>)x, u = bits & 0x7fffffff, zero = {};
+  const Bits<float> normal = (u + (0xc8000fff + ((u >> 13) & 1))) >> 13;
+  const Bits<float> subnormal = (Bits<float>)((Vector<float>)u + 0.5f) - 0x3f000000;
+  const Bits<float> special = u > 0x7f800000 ? zero + 0x7e00 : zero + 0x7c00;
+  const Bits<float> h = u < 0x38800000 ? subnormal : u < 0x47800000 ? normal : special;
+  return __builtin_convertvector(h | (bits >> 31) << 15, Shorts);
+#endif
+}
+inline Vector<float> from_bfloat16(Shorts bits) {
+  return (Vector<float>)(__builtin_convertvector(bits, Bits<float>) << 16);
+}
+inline Shorts to_bfloat16(Vector<float> x) {
+  const Bits<float> u = (Bits<float>)x, nan = Bits<float>{} + 0x7fc0;
+  const Bits<float> rounded = (u + (0x7fff + ((u >> 16) & 1))) >> 16;
+  return __builtin_convertvector((u & 0x7fffffff) > 0x7f800000 ? nan : rounded, Shorts);
+}
+
+// One native vector from memory, and one as it is to stand there.
+inline Vector<float> widened(const float* from) { return copied<Vector<float>>(from); }
+inline Vector<double> widened(const double* from) { return copied<Vector<double>>(from); }
+inline Vector<float> widened(const Float16* from) { return from_float16(copied<Shorts>(from)); }
+inline Vector<float> widened(const BFloat16* from) { return from_bfloat16(copied<Shorts>(from)); }
+template <class S> inline auto narrowed(Vector<Compute<S>> x) {
+  if constexpr (sizeof(S) == 2)
+    return __is_same(S, Float16) ? to_float16(x) : to_bfloat16(x);
+  else
+    return x;
+}
+
+// The first count numbers, zeros after them; nothing beyond is read.
+template <class S> inline auto widened_first(const S* from, size_t count) {
+#if defined(__AVX512F__)
+  if constexpr (__is_same(S, float))
+    return (Vector<float>)_mm512_maskz_loadu_ps((1u << count) - 1, from);
+  else if constexpr (__is_same(S, double))
+    return (Vector<double>)_mm512_maskz_loadu_pd((1u << count) - 1, from);
+  else
+#endif
+  {
+    S near[native<Compute<S>>] = {};
+    __builtin_memcpy(near, from, count * sizeof(S));
+    return widened(near);
+  }
+}
+
+template <class S> inline Lanes<Compute<S>> load(const S* from) {
+  using T = Compute<S>;
+  return map<T>([=](size_t i) { return widened(from + i * native<T>); });
+}
+template <class S> inline void store(S* to, const Lanes<Compute<S>>& x) {
+  using T = Compute<S>;
   map<T>([&](size_t i) {
-    __builtin_memcpy(to + i * lanes<T> / parts, &x.v[i], native_bytes);
+    const auto v = narrowed<S>(x.v[i]);
+    __builtin_memcpy(to + i * native<T>, &v, sizeof(v));
     return x.v[i];
   });
 }
 
 // To memory that will not be read soon: past the caches, without reading what stood there. The
-// address must be a multiple of lane_bytes; a fence() must come before anybody else reads.
-template <class T> inline void stream(T* to, const Lanes<T>& x) {
+// address must be a multiple of lanes * sizeof(S); a fence() must come before anybody else reads.
+template <class S> inline void stream(S* to, const Lanes<Compute<S>>& x) {
 #if defined(__x86_64__)
+  using T = Compute<S>;
   map<T>([&](size_t i) {
-    char* at = reinterpret_cast<char*>(to) + i * native_bytes;
+    const auto v = narrowed<S>(x.v[i]);
+    void* at = to + i * native<T>;
 #if defined(__AVX512F__)
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(at), (__m512i)x.v[i]);
-#elif defined(__AVX2__)
-    _mm256_stream_si256(reinterpret_cast<__m256i*>(at), (__m256i)x.v[i]);
-#else
-    _mm_stream_si128(reinterpret_cast<__m128i*>(at), (__m128i)x.v[i]);
+    if constexpr (sizeof(v) == 64) _mm512_stream_si512(static_cast<__m512i*>(at), (__m512i)v);
 #endif
+#if defined(__AVX2__)
+    if constexpr (sizeof(v) == 32) _mm256_stream_si256(static_cast<__m256i*>(at), (__m256i)v);
+#endif
+    if constexpr (sizeof(v) == 16) _mm_stream_si128(static_cast<__m128i*>(at), (__m128i)v);
+    if constexpr (sizeof(v) == 8)
+      _mm_stream_si64(static_cast<long long*>(at), copied<long long>(&v));
     return x.v[i];
   });
 #else
@@ -139,15 +237,20 @@ inline void fence() {
 
 // The first count lanes from memory, the others as fill; and the first count lanes to memory.
 // Nothing beyond them is read or written.
-template <class T> inline Lanes<T> load_first(const T* from, size_t count, T fill) {
-  T lane[lanes<T>];
-  for (size_t l = 0; l < lanes<T>; l++) lane[l] = l < count ? from[l] : fill;
+template <class S>
+inline Lanes<Compute<S>> load_first(const S* from, size_t count, Compute<S> fill) {
+  using T = Compute<S>;
+  alignas(lane_bytes) S near[lanes<T>] = {};
+  __builtin_memcpy(near, from, count * sizeof(S));
+  alignas(lane_bytes) T lane[lanes<T>];
+  store(lane, load(near));
+  for (size_t l = count; l < lanes<T>; l++) lane[l] = fill;
   return load(lane);
 }
-template <class T> inline void store_first(T* to, const Lanes<T>& x, size_t count) {
-  T lane[lanes<T>];
-  store(lane, x);
-  for (size_t l = 0; l < count; l++) to[l] = lane[l];
+template <class S> inline void store_first(S* to, const Lanes<Compute<S>>& x, size_t count) {
+  alignas(lane_bytes) S near[lanes<Compute<S>>];
+  store(near, x);
+  __builtin_memcpy(to, near, count * sizeof(S));
 }
 #if defined(__AVX512F__)
 template <> inline Lanes<float> load_first(const float* from, size_t count, float fill) {
@@ -163,6 +266,53 @@ template <> inline void store_first(double* to, const Lanes<double>& x, size_t c
   _mm512_mask_storeu_pd(to, (1u << count) - 1, x.v[0]);
 }
 #endif
+
+// One number, as it stands in memory and as it is worked on.
+inline float number(float x) { return x; }
+inline double number(double x) { return x; }
+inline float number(uint8_t x) { return x; }
+inline float number(BFloat16 x) {
+  const uint32_t bits = uint32_t(x.bits) << 16;
+  return copied<float>(&bits);
+}
+inline float number(Float16 x) {
+  Float16 near[native<float>] = {x};
+  return widened(near)[0];
+}
+template <class S> inline S stored(Compute<S> x) {
+  if constexpr (sizeof(S) == 2)
+    return {narrowed<S>(Vector<float>{} + x)[0]};
+  else
+    return x;
+}
+
+// ---- transposition ----
+
+// a0 b0 a1 b1 ...: of the first halves of a and b, or of their second halves.
+template <size_t half, class V, size_t... i>
+inline V interleaved(V a, V b, std::index_sequence<i...>) {
+  constexpr size_t n = sizeof...(i);
+  return __builtin_shufflevector(a, b, (half * n / 2 + i / 2 + i % 2 * n)...);
+}
+// n native vectors of n numbers, rows to columns: interleaving the first half of the rows with the
+// second moves one bit of the row's number into the column's; log2(n) times moves them all.
+template <class T> inline void transpose(Vector<T> (&rows)[native<T>]) {
+  constexpr size_t n = native<T>;
+  constexpr std::make_index_sequence<n> all{};
+#pragma GCC unroll 4
+  for (size_t stage = 1; stage < n; stage *= 2) {
+    Vector<T> next[n];
+#pragma GCC unroll 8
+    for (size_t i = 0; i < n / 2; i++) {
+      next[2 * i] = interleaved<0>(rows[i], rows[i + n / 2], all);
+      next[2 * i + 1] = interleaved<1>(rows[i], rows[i + n / 2], all);
+    }
+#pragma GCC unroll 16
+    for (size_t i = 0; i < n; i++) rows[i] = next[i];
+  }
+}
+
+// ---- arithmetic ----
 
 template <class T> inline Lanes<T> operator+(const Lanes<T>& a, const Lanes<T>& b) {
   return map<T>([&](size_t i) { return a.v[i] + b.v[i]; });
@@ -203,6 +353,24 @@ template <class T> inline Lanes<T> absolute(const Lanes<T>& x) {
 template <class T>
 inline Lanes<T> where_zero(const Lanes<T>& test, const Lanes<T>& yes, const Lanes<T>& no) {
   return map<T>([&](size_t i) { return test.v[i] == 0 ? yes.v[i] : no.v[i]; });
+}
+// y * 2^n for a y near 1 and a whole n <= 0, rounded once. The low bits of shifted hold n + lift,
+// so that 2^(n + lift) y is normal; unlift = 2^-lift.
+template <class T>
+inline Lanes<T> times_power_of_two(const Lanes<T>& y, [[maybe_unused]] const Lanes<T>& n,
+                                   [[maybe_unused]] const Lanes<T>& shifted,
+                                   [[maybe_unused]] int mantissa, [[maybe_unused]] T unlift) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return {{_mm512_scalef_ps(y.v[0], n.v[0])}};
+  else
+    return {{_mm512_scalef_pd(y.v[0], n.v[0])}};
+#else
+  return map<T>([&](size_t i) {
+    const Bits<T> scaled = (Bits<T>)y.v[i] + ((Bits<T>)shifted.v[i] << mantissa);
+    return (Vector<T>)scaled * unlift;
+  });
+#endif
 }
 // test < 0 ? yes : no
 template <class T>

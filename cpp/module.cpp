@@ -1,10 +1,10 @@
-// The Python face of the kernels: checks shapes, releases the GIL, calls the level in use.
+// The Python face of the kernels: where arrays' rows lie in memory, the GIL, which level.
 
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -19,11 +19,25 @@ namespace nb = nanobind;
 
 namespace softly {
 
-extern const Level level_base, level_v2, level_v3, level_v4;
+// ---- levels ----
+
+#define SOFTLY_LEVEL_OF(name)                    \
+  extern const Functions functions_##name[4];    \
+  extern const Losses losses_##name[4];          \
+  extern const SurveyTargets survey_##name;      \
+  static Level level_##name() { return {functions_##name, losses_##name, survey_##name}; }
+
+#if defined(SOFTLY_HAS_BASE)
+SOFTLY_LEVEL_OF(base)
+#else
+SOFTLY_LEVEL_OF(v2)
+SOFTLY_LEVEL_OF(v3)
+SOFTLY_LEVEL_OF(v4)
+#endif
 
 struct Named {
   const char* name;
-  const Level* level;
+  Level level;
   bool supported;
 };
 
@@ -32,19 +46,19 @@ static const std::vector<Named>& levels() {
   static const std::vector<Named> all = [] {
     std::vector<Named> found;
 #if defined(SOFTLY_HAS_BASE)
-    found.push_back({"base", &level_base, true});
+    found.push_back({"base", level_base(), true});
 #else
     __builtin_cpu_init();
-    found.push_back({"v4", &level_v4, bool(__builtin_cpu_supports("x86-64-v4"))});
-    found.push_back({"v3", &level_v3, bool(__builtin_cpu_supports("x86-64-v3"))});
-    found.push_back({"v2", &level_v2, bool(__builtin_cpu_supports("x86-64-v2"))});
+    found.push_back({"v4", level_v4(), bool(__builtin_cpu_supports("x86-64-v4"))});
+    found.push_back({"v3", level_v3(), bool(__builtin_cpu_supports("x86-64-v3"))});
+    found.push_back({"v2", level_v2(), bool(__builtin_cpu_supports("x86-64-v2"))});
 #endif
     return found;
   }();
   return all;
 }
 
-static const Level* in_use = nullptr;
+static Level in_use;
 
 // Picks a level by name, or the best this processor has; returns the name of the one picked.
 static std::string use(const std::string& name) {
@@ -61,89 +75,415 @@ static std::string use(const std::string& name) {
   throw std::invalid_argument("SOFTLY_CPU is '" + name + "', but this processor has " + choices);
 }
 
-template <class T> const Kernels<T>& kernels();
-template <> const Kernels<float>& kernels() { return in_use->f32; }
-template <> const Kernels<double>& kernels() { return in_use->f64; }
-
-template <class T, int D> using In = nb::ndarray<const T, nb::ndim<D>, nb::c_contig, nb::device::cpu>;
-template <class T, int D> using Out = nb::ndarray<T, nb::ndim<D>, nb::c_contig, nb::device::cpu>;
+// ---- arrays ----
 
 static void require(bool held, const char* what) {
   if (!held) throw std::invalid_argument(what);
 }
 
-static void require_range(size_t start, size_t stop, size_t n) {
-  require(start <= stop && stop <= n, "the range of rows lies outside the array");
+// An array's memory, held while the kernels work on it.
+class Held {
+ public:
+  Held() = default;
+  Held(nb::handle array, bool writable) {
+    if (array.is_none()) return;
+    const int flags = PyBUF_STRIDES | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
+    if (PyObject_GetBuffer(array.ptr(), &buffer_, flags)) nb::raise_python_error();
+    held_ = true;
+  }
+  ~Held() {
+    if (held_) PyBuffer_Release(&buffer_);
+  }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+
+  explicit operator bool() const { return held_; }
+  void* data() const { return buffer_.buf; }
+  int dimensions() const { return buffer_.ndim; }
+  size_t size(int d) const { return size_t(buffer_.shape[d]); }
+  size_t count() const { return size_t(buffer_.len / buffer_.itemsize); }
+  size_t bytes() const { return size_t(buffer_.len); }
+  ptrdiff_t stride(int d) const { return buffer_.strides[d] / buffer_.itemsize; }
+  char format() const {
+    const char* f = buffer_.format;
+    return f ? f[*f == '@' || *f == '='] : 'B';
+  }
+  // float16, float32, float64; 16 bits without a sign are those of a bfloat16.
+  Type type() const {
+    switch (format()) {
+      case 'e': return Type::f16;
+      case 'H': return Type::bf16;
+      case 'f': return Type::f32;
+      case 'd': return Type::f64;
+    }
+    throw std::invalid_argument("an array of floats is needed");
+  }
+  bool wide() const { return type() == Type::f64; }
+  const void* numbers(bool wide, size_t at_least) const {
+    if (!held_) return nullptr;
+    require(format() == (wide ? 'd' : 'f') && count() >= at_least,
+            "numbers beside the rows need the compute type, and one a row or class");
+    return data();
+  }
+  Integers integers() const {
+    const char f = format();
+    require(std::string("bBhHiIlLqQ").find(f) != std::string::npos, "integers are needed");
+    return {data(), int(buffer_.itemsize), f >= 'a'};
+  }
+
+ private:
+  Py_buffer buffer_{};
+  bool held_ = false;
+};
+
+// How the rows of several arrays of one shape lie: dimensions that all of them walk in one stride
+// are made one.
+class Layout {
+ public:
+  Grid grid;
+
+  Layout(const Held& shape, nb::tuple axes) : shape_(shape) {
+    require(shape.dimensions() <= int(most_dimensions), "too many dimensions");
+    bool is_class[most_dimensions] = {};
+    for (nb::handle axis : axes) {
+      const int d = nb::cast<int>(axis);
+      require(d >= 0 && d < shape.dimensions(), "an axis is out of range");
+      is_class[d] = true;
+    }
+    grid.k = 1;
+    for (int d = 0; d < shape.dimensions(); d++) {
+      if (is_class[d])
+        grid.k *= shape.size(d), classes_[class_count_++] = d;
+      else
+        rows_ *= shape.size(d), rows_dimension_[row_count_++] = d;
+    }
+  }
+
+  size_t rows() const { return rows_; }
+
+  void add(const Held& array, View& view) {
+    if (!array) return;
+    require(array.dimensions() == shape_.dimensions(), "all arrays need one shape");
+    for (int d = 0; d < array.dimensions(); d++)
+      require(array.size(d) == shape_.size(d), "all arrays need one shape");
+    view.data = array.data();
+    arrays_[array_count_] = &array;
+    views_[array_count_++] = &view;
+  }
+
+  void close(size_t start, ptrdiff_t stop, bool past_caches) {
+    grid.start = start;
+    grid.stop = stop < 0 ? rows_ : size_t(stop);
+    require(grid.start <= grid.stop && grid.stop <= rows_, "the range of rows is out of range");
+    grid.past_caches = past_caches;
+    close_rows();
+    close_classes();
+  }
+
+ private:
+  static constexpr size_t most_arrays = 4;
+
+  // Merged dimensions, from the last: each is named by its innermost.
+  bool merges(int outer, int inner, size_t inner_size) const {
+    for (size_t a = 0; a < array_count_; a++)
+      if (arrays_[a]->stride(outer) != arrays_[a]->stride(inner) * ptrdiff_t(inner_size))
+        return false;
+    return true;
+  }
+  size_t merge(const int* dimension, int count, int* inner, size_t* size) const {
+    size_t found = 0;
+    for (int i = count; i-- > 0;) {
+      const int d = dimension[i];
+      if (shape_.size(d) == 1) continue;
+      if (found && merges(d, inner[found - 1], size[found - 1])) {
+        size[found - 1] *= shape_.size(d);
+      } else {
+        inner[found] = d;
+        size[found++] = shape_.size(d);
+      }
+    }
+    return found;
+  }
+  void close_rows() {
+    int inner[most_dimensions];
+    size_t size[most_dimensions];
+    const size_t found = merge(rows_dimension_, row_count_, inner, size);
+    grid.dimensions = std::max<size_t>(found, 1);
+    grid.size[0] = 1;
+    for (size_t a = 0; a < array_count_; a++) views_[a]->stride[0] = ptrdiff_t(grid.k);
+    for (size_t f = 0; f < found; f++) {
+      const size_t d = found - 1 - f;
+      grid.size[d] = size[f];
+      for (size_t a = 0; a < array_count_; a++) views_[a]->stride[d] = arrays_[a]->stride(inner[f]);
+    }
+  }
+  void close_classes() {
+    int inner[most_dimensions];
+    size_t size[most_dimensions];
+    const size_t found = merge(classes_, class_count_, inner, size);
+    for (size_t a = 0; a < array_count_; a++)
+      views_[a]->step = found ? arrays_[a]->stride(inner[0]) : 1;
+    if (found < 2) return;
+    for (size_t a = 0; a < array_count_; a++) {
+      std::vector<ptrdiff_t>& offsets = offsets_[a];
+      offsets.resize(grid.k);
+      for (size_t j = 0; j < grid.k; j++) {
+        ptrdiff_t at = 0;
+        for (size_t f = 0, left = j; f < found; left /= size[f++])
+          at += ptrdiff_t(left % size[f]) * arrays_[a]->stride(inner[f]);
+        offsets[j] = at;
+      }
+      views_[a]->offsets = offsets.data();
+    }
+  }
+
+  const Held& shape_;
+  int classes_[most_dimensions], rows_dimension_[most_dimensions];
+  int class_count_ = 0, row_count_ = 0;
+  size_t rows_ = 1, array_count_ = 0;
+  const Held* arrays_[most_arrays];
+  View* views_[most_arrays];
+  std::vector<ptrdiff_t> offsets_[most_arrays];
+};
+
+// A number, or an array of one for each row.
+class HeldPerRow {
+ public:
+  HeldPerRow(nb::handle x, bool wide, size_t rows) {
+    if (PyFloat_Check(x.ptr())) {
+      value_.value = PyFloat_AS_DOUBLE(x.ptr());
+    } else {
+      array_.emplace(x, false);
+      value_.each = array_->numbers(wide, rows);
+    }
+  }
+  const PerRow& get() const { return value_; }
+
+ private:
+  std::optional<Held> array_;
+  PerRow value_;
+};
+
+// Without the GIL, where the work is worth the switch.
+template <class F> void released(size_t bytes, F f) {
+  std::optional<nb::gil_scoped_release> release;
+  if (bytes > 1 << 14) release.emplace();
+  f();
 }
 
-template <class T, class F>
-void bind_rows(nb::module_& m, const char* name, F Kernels<T>::*kernel) {
-  m.def(name, [kernel](In<T, 2> rows, Out<T, 2> out, size_t start, size_t stop) {
-    const size_t k = rows.shape(1);
-    require(out.shape(0) == rows.shape(0) && out.shape(1) == k, "out must have the shape of rows");
-    require_range(start, stop, rows.shape(0));
-    const T* from = rows.data() + start * k;
-    T* to = out.data() + start * k;
-    nb::gil_scoped_release release;
-    (kernels<T>().*kernel)(from, to, stop - start, k);
-  }, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg());
+// An answer larger than this will not wait in a cache for its reader.
+constexpr size_t cache_bytes = 1 << 23;
+
+static bool past_caches(const Held& x, const Held& out) {
+  return out && out.bytes() > cache_bytes && x.data() != out.data();
 }
 
-template <class T, class F>
-void bind_elements(nb::module_& m, const char* name, F Kernels<T>::*kernel) {
-  m.def(name, [kernel](In<T, 1> x, Out<T, 1> out, size_t start, size_t stop) {
-    require(out.shape(0) == x.shape(0), "out must have the shape of x");
-    require_range(start, stop, x.shape(0));
-    const T* from = x.data() + start;
-    T* to = out.data() + start;
-    nb::gil_scoped_release release;
-    (kernels<T>().*kernel)(from, to, stop - start);
-  }, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg());
+// ---- functions ----
+
+using Along = void (*)(const Grid&, const Scores&, const View&);
+using Product = void (*)(const Grid&, const Scores&, const View&, const View&);
+
+static void along(Along Functions::*kernel, nb::handle x, nb::handle out, nb::tuple axes,
+                  nb::handle temperature, nb::handle where, size_t start, ptrdiff_t stop) {
+  const Held from(x, false), to(out, true), mask(where, false);
+  const Type type = from.type();
+  require(to.type() == type, "out needs the type of x");
+  Layout layout(from, axes);
+  Scores scores;
+  View answer;
+  layout.add(from, scores.x);
+  layout.add(to, answer);
+  layout.add(mask, scores.where);
+  layout.close(start, stop, past_caches(from, to));
+  const HeldPerRow t(temperature, from.wide(), layout.rows());
+  scores.temperature = t.get();
+  released(from.bytes(), [&] {
+    (in_use.functions[int(type)].*kernel)(layout.grid, scores, answer);
+  });
 }
 
-template <class T> void bind(nb::module_& m) {
-  bind_rows<T>(m, "softmax", &Kernels<T>::softmax);
-  bind_rows<T>(m, "log_softmax", &Kernels<T>::log_softmax);
-  bind_elements<T>(m, "sigmoid", &Kernels<T>::sigmoid);
-  bind_elements<T>(m, "log_sigmoid", &Kernels<T>::log_sigmoid);
-  m.def("logsumexp", [](In<T, 2> rows, Out<T, 1> out, size_t start, size_t stop) {
-    const size_t k = rows.shape(1);
-    require(out.shape(0) == rows.shape(0), "out must have one entry a row");
-    require_range(start, stop, rows.shape(0));
-    const T* from = rows.data() + start * k;
-    T* to = out.data() + start;
-    nb::gil_scoped_release release;
-    kernels<T>().logsumexp(from, to, stop - start, k);
-  }, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg());
-  m.def("cross_entropy", [](In<T, 2> rows, In<int64_t, 1> target, std::optional<In<T, 1>> scale,
-                            Out<T, 1> loss, std::optional<Out<T, 2>> grad, size_t start,
-                            size_t stop) {
-    const size_t n = rows.shape(0), k = rows.shape(1);
-    require(target.shape(0) == n && loss.shape(0) == n && (!scale || scale->shape(0) == n),
-            "target, scale and loss must have one entry a row");
-    require(!grad || (grad->shape(0) == n && grad->shape(1) == k),
-            "grad must have the shape of rows");
-    require_range(start, stop, n);
-    const T* from = rows.data() + start * k;
-    const int64_t* to_class = target.data() + start;
-    const T* weight = scale ? scale->data() + start : nullptr;
-    T* value = loss.data() + start;
-    T* slope = grad ? grad->data() + start * k : nullptr;
-    nb::gil_scoped_release release;
-    kernels<T>().cross_entropy(from, to_class, weight, value, slope, stop - start, k);
-  }, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert().none(),
-     nb::arg().noconvert(), nb::arg().noconvert().none(), nb::arg(), nb::arg());
+static void logsumexp(nb::handle x, nb::handle out, nb::tuple axes, nb::handle temperature,
+                      nb::handle where, size_t start, ptrdiff_t stop) {
+  const Held from(x, false), to(out, true), mask(where, false);
+  const Type type = from.type();
+  Layout layout(from, axes);
+  require(to.type() == type && to.count() == layout.rows(), "out needs one number a row");
+  Scores scores;
+  layout.add(from, scores.x);
+  layout.add(mask, scores.where);
+  layout.close(start, stop, false);
+  const HeldPerRow t(temperature, from.wide(), layout.rows());
+  scores.temperature = t.get();
+  released(from.bytes(), [&] {
+    in_use.functions[int(type)].logsumexp(layout.grid, scores, to.data());
+  });
+}
+
+static void product(Product Functions::*kernel, nb::handle x, nb::handle g, nb::handle out,
+                    nb::tuple axes, nb::handle temperature, nb::handle where, size_t start,
+                    ptrdiff_t stop) {
+  const Held from(x, false), upstream(g, false), to(out, true), mask(where, false);
+  const Type type = from.type();
+  require(to.type() == type && upstream.type() == type, "all arrays need one type");
+  Layout layout(from, axes);
+  Scores scores;
+  View gradient, answer;
+  layout.add(from, scores.x);
+  layout.add(upstream, gradient);
+  layout.add(to, answer);
+  layout.add(mask, scores.where);
+  layout.close(start, stop, past_caches(from, to) && upstream.data() != to.data());
+  const HeldPerRow t(temperature, from.wide(), layout.rows());
+  scores.temperature = t.get();
+  released(from.bytes(), [&] {
+    (in_use.functions[int(type)].*kernel)(layout.grid, scores, gradient, answer);
+  });
+}
+
+static void elementwise(void (*Functions::*kernel)(const void*, void*, size_t), nb::handle x,
+                        nb::handle out, size_t start, ptrdiff_t stop) {
+  const Held from(x, false), to(out, true);
+  const Type type = from.type();
+  const size_t end = stop < 0 ? from.count() : size_t(stop);
+  require(to.type() == type && to.count() == from.count() && start <= end && end <= from.count(),
+          "out needs the type and size of x");
+  const size_t bytes = type == Type::f64 ? 8 : type == Type::f32 ? 4 : 2;
+  const char* read = static_cast<const char*>(from.data()) + start * bytes;
+  char* write = static_cast<char*>(to.data()) + start * bytes;
+  released((end - start) * bytes, [&] {
+    (in_use.functions[int(type)].*kernel)(read, write, end - start);
+  });
+}
+
+// ---- losses ----
+
+static void cross_entropy(nb::handle logits, nb::tuple axes, nb::handle loss, nb::handle grad,
+                          nb::handle index, nb::handle share, nb::handle soft,
+                          nb::handle ignore_index, nb::handle class_weight, nb::handle scale,
+                          double smoothing, double z_loss, double cap, double focal,
+                          nb::handle temperature, nb::handle where, size_t start, ptrdiff_t stop) {
+  const Held from(logits, false), value(loss, true), to(grad, true), classes(index, false),
+      shares(share, false), dense(soft, false), weights(class_weight, false), mask(where, false);
+  const Type type = from.type();
+  const bool wide = from.wide();
+  require(!to || to.type() == type, "grad needs the type of the logits");
+  Layout layout(from, axes);
+  const size_t n = layout.rows();
+  Scores scores;
+  Terms terms;
+  View answer;
+  layout.add(from, scores.x);
+  layout.add(to, answer);
+  layout.add(mask, scores.where);
+  layout.add(dense, terms.soft);
+  layout.close(start, stop, past_caches(from, to));
+  value.numbers(wide, n);
+  if (classes) {
+    require(n == 0 || classes.count() % n == 0, "index needs as many classes for each row");
+    terms.index = classes.integers();
+    terms.wanted = n ? classes.count() / n : 0;
+    terms.share = shares.numbers(wide, classes.count());
+  }
+  if (dense) terms.soft_type = dense.type();
+  terms.class_weight = weights.numbers(wide, layout.grid.k);
+  terms.has_ignored = !ignore_index.is_none();
+  if (terms.has_ignored) terms.ignored = nb::cast<int64_t>(ignore_index);
+  terms.smoothing = smoothing, terms.z_loss = z_loss, terms.cap = cap, terms.focal = focal;
+  const HeldPerRow t(temperature, wide, n), s(scale, wide, n);
+  scores.temperature = t.get();
+  terms.scale = s.get();
+  released(from.bytes(), [&] {
+    in_use.losses[int(type)].cross_entropy(layout.grid, scores, terms, value.data(), answer);
+  });
+}
+
+static size_t check_soft(nb::handle soft, nb::tuple axes, nb::handle scale, double tolerance,
+                         size_t start, ptrdiff_t stop) {
+  const Held from(soft, false);
+  Layout layout(from, axes);
+  View view;
+  layout.add(from, view);
+  layout.close(start, stop, false);
+  const HeldPerRow s(scale, from.wide(), layout.rows());
+  size_t bad = 0;
+  released(from.bytes(), [&] {
+    bad = in_use.losses[int(from.type())].check_soft(layout.grid, view, s.get(), tolerance);
+  });
+  return bad;
+}
+
+static double total(nb::handle x) {
+  const Held from(x, false);
+  double sum = 0;
+  released(from.bytes(), [&] {
+    sum = in_use.losses[int(from.type())].total(from.data(), from.count());
+  });
+  return sum;
+}
+
+static nb::tuple survey(nb::handle index, uint64_t classes, nb::handle ignore_index, size_t start,
+                        ptrdiff_t stop) {
+  const Held from(index, false);
+  const Integers targets = from.integers();
+  const size_t end = stop < 0 ? from.count() : size_t(stop);
+  require(start <= end && end <= from.count(), "the range of rows is out of range");
+  const bool has_ignored = !ignore_index.is_none();
+  const int64_t ignored = has_ignored ? nb::cast<int64_t>(ignore_index) : 0;
+  Survey found{};
+  released(from.bytes(), [&] {
+    found = in_use.survey(targets, start, end, classes, has_ignored, ignored);
+  });
+  return nb::make_tuple(found.counted, found.first_bad);
+}
+
+static void bind_along(nb::module_& m, const char* name, Along Functions::*kernel) {
+  m.def(name, [kernel](nb::handle x, nb::handle out, nb::tuple axes, nb::handle temperature,
+                       nb::handle where, size_t start, ptrdiff_t stop) {
+    along(kernel, x, out, axes, temperature, where, start, stop);
+  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
+}
+
+static void bind_product(nb::module_& m, const char* name, Product Functions::*kernel) {
+  m.def(name, [kernel](nb::handle x, nb::handle g, nb::handle out, nb::tuple axes,
+                       nb::handle temperature, nb::handle where, size_t start, ptrdiff_t stop) {
+    product(kernel, x, g, out, axes, temperature, where, start, stop);
+  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
+}
+
+static void bind_elementwise(nb::module_& m, const char* name,
+                             void (*Functions::*kernel)(const void*, void*, size_t)) {
+  m.def(name, [kernel](nb::handle x, nb::handle out, size_t start, ptrdiff_t stop) {
+    elementwise(kernel, x, out, start, stop);
+  });
 }
 
 }  // namespace softly
 
 NB_MODULE(_native, m) {
-  m.doc() = "softly's compiled kernels: rows [start, stop) of contiguous arrays, without the GIL.";
+  using softly::Functions;
+  m.doc() = "softly's compiled kernels: rows [start, stop) of arrays, without the GIL.";
   m.def("use", &softly::use);
 #if defined(__linux__)
   m.def("current_processor", [] { return sched_getcpu(); });
 #endif
   softly::use("");
-  softly::bind<float>(m);
-  softly::bind<double>(m);
+  softly::bind_along(m, "softmax", &Functions::softmax);
+  softly::bind_along(m, "log_softmax", &Functions::log_softmax);
+  softly::bind_along(m, "softmax_inverse", &Functions::softmax_inverse);
+  m.def("logsumexp", &softly::logsumexp, nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg().none(), nb::arg(), nb::arg());
+  softly::bind_product(m, "softmax_vjp", &Functions::softmax_vjp);
+  softly::bind_product(m, "log_softmax_vjp", &Functions::log_softmax_vjp);
+  softly::bind_elementwise(m, "sigmoid", &Functions::sigmoid);
+  softly::bind_elementwise(m, "log_sigmoid", &Functions::log_sigmoid);
+  softly::bind_elementwise(m, "exponential", &Functions::exponential);
+  m.def("cross_entropy", &softly::cross_entropy, nb::arg("logits"), nb::arg("axes"),
+        nb::arg("loss"), nb::arg("grad").none(), nb::arg("index").none(), nb::arg("share").none(),
+        nb::arg("soft").none(), nb::arg("ignore_index").none(), nb::arg("class_weight").none(),
+        nb::arg("scale"), nb::arg("smoothing"), nb::arg("z_loss"), nb::arg("cap"),
+        nb::arg("focal"), nb::arg("temperature"), nb::arg("where").none(), nb::arg("start"),
+        nb::arg("stop"));
+  m.def("check_soft", &softly::check_soft);
+  m.def("total", &softly::total);
+  m.def("survey", &softly::survey, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
 }

@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 from softly.functions import (
     log_sigmoid,
     log_softmax,
+    log_softmax_vjp,
     logit,
     logsumexp,
     sigmoid,
     softmax,
+    softmax_inverse,
+    softmax_jvp,
+    softmax_vjp,
 )
 from softly.losses import cross_entropy
 
@@ -30,10 +34,14 @@ __all__ = [
     "cross_entropy",
     "log_sigmoid",
     "log_softmax",
+    "log_softmax_vjp",
     "logit",
     "logsumexp",
     "sigmoid",
     "softmax",
+    "softmax_inverse",
+    "softmax_jvp",
+    "softmax_vjp",
 ]
 
 _on_first_use = {"SoftmaxClassifier": "softly.classifier"}

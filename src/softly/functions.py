@@ -1,7 +1,7 @@
-"""softmax and its family over NumPy arrays, with SciPy's signatures.
+"""softmax, its family and their gradients, with SciPy's signatures.
 
 What they promise (range, sum, accuracy, order, infinities, same bits) is written in
-docs/architecture.md and tested in tests/test_contract.py.
+docs/functions.md and tested in tests/test_contract.py.
 """
 
 from __future__ import annotations
@@ -10,45 +10,54 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_tuple
-from numpy.typing import ArrayLike, NDArray
 
 from softly import arrays
+from softly.arrays import Array, Axis
 from softly.kernels import chosen as kernels
 from softly.kernels import memory
 
-Array = NDArray[Any]
-Axis = int | tuple[int, ...] | None
 
-
-def softmax(x: ArrayLike, axis: Axis = None) -> Array:
+def softmax(
+    x: Any, axis: Axis = None, *, temperature: Any = 1.0, where: Any = None, out: Any = None
+) -> Any:
     r"""Turn scores into probabilities.
 
-    .. math:: p_i = \exp(z_i) / \sum_j \exp(z_j)
+    .. math:: p_i = \exp(z_i / T) / \sum_j \exp(z_j / T)
 
     Parameters
     ----------
     x : array_like
-        Scores (logits) of any real type. Integers are read as float64.
+        Scores (logits) of any real type. Integers are read as float64. Arrays of PyTorch on
+        the CPU are read where they lie; those of other array libraries stay on their device.
     axis : int, tuple of ints, or None
         The axis, or axes, whose entries share a probability of 1. None, as in SciPy,
         means all entries of the array; rows of classes want ``axis=-1``.
+    temperature : float or array_like
+        T, at least 0: a number, or one for each row (of the shape of `x` without `axis`, or
+        with length 1 there). Below 1 it sharpens, above 1 it flattens. 0 gives the limit, the
+        whole to the greatest score (shared among ties); ``inf`` the same share to all.
+    where : array_like of bool, optional
+        Broadcastable to `x`. Entries that are False take no part, whatever they hold: their
+        probability is 0.
+    out : array, optional
+        Where to write the answer: of its shape and dtype, `x` itself or memory of its own.
 
     Returns
     -------
-    ndarray
-        The shape and dtype of `x`. Every entry lies in [0, 1]; a greater score never
+    array
+        The shape, dtype and library of `x`. Every entry lies in [0, 1]; a greater score never
         has a smaller probability. Scores of ``-inf`` have probability 0, those of
         ``+inf`` share 1 among them; only ``-inf``, or a NaN, gives NaN.
 
     Raises
     ------
     TypeError
-        If `x` is complex or holds no numbers.
+        If `x` is complex or holds no numbers, `where` no booleans, or `out` another type.
     numpy.exceptions.AxisError
         If `axis` is out of range.
     ValueError
-        If there is no entry to share the probability among.
+        If there is no entry to share the probability among, `temperature` is negative or NaN,
+        shapes do not fit, or `out` overlaps an input in part.
 
     References
     ----------
@@ -60,26 +69,30 @@ def softmax(x: ArrayLike, axis: Axis = None) -> Array:
     >>> import softly
     >>> softly.softmax([2.0, 1.0, 0.1]).round(3)
     array([0.659, 0.242, 0.099])
+    >>> softly.softmax([2.0, 1.0, 0.1], temperature=0.5).round(3)
+    array([0.864, 0.117, 0.019])
+    >>> softly.softmax([2.0, 1.0, 0.1], where=[True, True, False]).round(3)
+    array([0.731, 0.269, 0.   ])
     """
-    return _along_rows(kernels.softmax, x, axis)
+    return _along("softmax", {"x": x}, axis, temperature, where, out)
 
 
-def log_softmax(x: ArrayLike, axis: Axis = None) -> Array:
+def log_softmax(
+    x: Any, axis: Axis = None, *, temperature: Any = 1.0, where: Any = None, out: Any = None
+) -> Any:
     r"""Logarithms of the probabilities, accurate where a probability is near 0 or 1.
 
-    .. math:: \log p_i = z_i - \log \sum_j \exp(z_j)
+    .. math:: \log p_i = z_i / T - \log \sum_j \exp(z_j / T)
 
     Parameters
     ----------
-    x : array_like
-        Scores (logits) of any real type. Integers are read as float64.
-    axis : int, tuple of ints, or None
-        As in `softmax`.
+    x, axis, temperature, where, out
+        As in `softmax`. Entries left out by `where` get ``-inf``.
 
     Returns
     -------
-    ndarray
-        The shape and dtype of `x`, every entry at most 0.
+    array
+        The shape, dtype and library of `x`, every entry at most 0.
 
     Raises
     ------
@@ -92,13 +105,23 @@ def log_softmax(x: ArrayLike, axis: Axis = None) -> Array:
     >>> softly.log_softmax([100.0, 0.0])
     array([-3.72007598e-44, -1.00000000e+02])
     """
-    return _along_rows(kernels.log_softmax, x, axis)
+    return _along("log_softmax", {"x": x}, axis, temperature, where, out)
 
 
-def logsumexp(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Any:
+def logsumexp(
+    x: Any,
+    axis: Axis = None,
+    b: Any = None,
+    keepdims: bool = False,
+    return_sign: bool = False,
+    *,
+    temperature: Any = 1.0,
+    where: Any = None,
+    out: Any = None,
+) -> Any:
     r"""The logarithm of a sum of exponentials, which neither overflows nor vanishes.
 
-    .. math:: \log \sum_j \exp(z_j)
+    .. math:: \log \sum_j b_j \exp(z_j / T)
 
     Parameters
     ----------
@@ -106,13 +129,23 @@ def logsumexp(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Any
         Real numbers of any type. Integers are read as float64.
     axis : int, tuple of ints, or None
         The axis, or axes, summed over. None, as in SciPy, means all.
+    b : array_like, optional
+        Weights, broadcastable to `x`, which may be negative. Entries of weight 0 take no part.
     keepdims : bool
         Keep the axes summed over, with length 1.
+    return_sign : bool
+        Also return the sign of the sum; the value is then the logarithm of its size.
+        Without it the logarithm of a negative sum is NaN.
+    temperature, where, out
+        As in `softmax`; at temperature 0 the value is ``inf`` or ``-inf`` unless the greatest
+        score is 0. `out` has the shape of the value.
 
     Returns
     -------
-    ndarray or scalar
+    value : array or scalar
         ``-inf`` where all entries are ``-inf``, ``inf`` where one is ``+inf``.
+    sign : array or scalar
+        1, -1, or 0 for a sum of 0; only with ``return_sign=True``.
 
     Raises
     ------
@@ -124,18 +157,215 @@ def logsumexp(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Any
     >>> import softly
     >>> float(softly.logsumexp([1000.0, 1000.0]))
     1000.6931471805599
+    >>> value, sign = softly.logsumexp([1.0, 2.0], b=[1.0, -1.0], return_sign=True)
+    >>> round(float(value), 4), float(sign)
+    (1.5413, -1.0)
     """
-    values, dtype = arrays.floating(x, "x")
-    axes = _axes(values, axis)
-    rows = _rows(values, axes)
-    out = np.empty(len(rows), rows.dtype)
-    kernels.logsumexp(rows, out)
+    if arrays.is_foreign(x):
+        _refuse_out(out, x)
+        return _foreign_logsumexp(x, axis, b, keepdims, return_sign, temperature, where)
+    arrays.require_one_library(x, {"b": b, "temperature": temperature, "where": where}, "x")
+    values, leave = arrays.enter(x, "x")
+    axes = arrays.axes_of(values, axis)
+    t = arrays.temperature_of(temperature, values.shape, axes, values.dtype)
+    mask = arrays.mask_of(where, values.shape)
     kept = tuple(1 if i in axes else n for i, n in enumerate(values.shape))
-    left = tuple(n for i, n in enumerate(values.shape) if i not in axes)
-    return out.astype(dtype, copy=False).reshape(kept if keepdims else left)[()]
+    shape = kept if keepdims else arrays.rows_shape(values.shape, axes)
+    if out is not None:
+        memory_ = arrays.buffer_of(out, shape, values.dtype, x, {"x": values, "where": mask})
+    answers = np.empty(int(np.prod(shape)), values.dtype)
+    sign = None
+    if b is None and not return_sign:
+        kernels.logsumexp(values, answers, axes, t, mask)
+    else:
+        answers, sign = _weighted_logsumexp(values, b, axes, t, mask)
+        if not return_sign:
+            answers[sign < 0] = np.nan
+        answers = arrays.narrowed(answers, values.dtype)
+        sign = arrays.narrowed(sign, values.dtype).reshape(shape)
+    value = answers.reshape(shape)
+    if out is not None:
+        memory_[...] = value
+    given = _given(value, leave) if out is None else out
+    return (given, _given(sign, leave)) if return_sign else given
 
 
-def sigmoid(x: ArrayLike) -> Any:
+def softmax_inverse(
+    p: Any, axis: Axis = None, *, temperature: Any = 1.0, where: Any = None, out: Any = None
+) -> Any:
+    r"""Scores whose `softmax` is given probabilities: centred log-probabilities.
+
+    .. math:: z_i = T (\log p_i - \frac{1}{K} \sum_j \log p_j)
+
+    Parameters
+    ----------
+    p : array_like
+        Probabilities of any real type; they need not sum to 1.
+    axis, where, out
+        As in `softmax`.
+    temperature : float or array_like
+        As in `softmax`, but above 0 and finite: at its limits nothing is left to undo.
+
+    Returns
+    -------
+    array
+        The shape, dtype and library of `p`. Scores of positive probability have mean 0; a
+        probability of 0 gives ``-inf``; a negative one makes its row NaN.
+
+    Raises
+    ------
+    TypeError, numpy.exceptions.AxisError, ValueError
+        As in `softmax`.
+
+    References
+    ----------
+    Aitchison, "The statistical analysis of compositional data", 1982, section 5: the centred
+    log-ratio.
+
+    Examples
+    --------
+    >>> import softly
+    >>> z = softly.softmax_inverse([0.7, 0.2, 0.1])
+    >>> z.round(3)
+    array([ 1.068, -0.185, -0.878])
+    >>> softly.softmax(z).round(3)
+    array([0.7, 0.2, 0.1])
+    """
+    if type(temperature) in (int, float) and not 0 < temperature < np.inf:
+        raise ValueError(f"temperature is {temperature}, but here it must be positive and finite")
+    return _along("softmax_inverse", {"p": p}, axis, temperature, where, out)
+
+
+def softmax_vjp(
+    p: Any,
+    g: Any,
+    axis: Axis = None,
+    *,
+    temperature: Any = 1.0,
+    where: Any = None,
+    out: Any = None,
+) -> Any:
+    r"""Carry a gradient back through `softmax`: a vector times its Jacobian.
+
+    .. math:: \partial \ell / \partial z_i = p_i (g_i - \sum_j p_j g_j) / T
+
+    Parameters
+    ----------
+    p : array_like
+        What `softmax` gave.
+    g : array_like
+        The gradient with respect to `p`, of the same shape.
+    axis, temperature, where, out
+        As given to `softmax`; entries left out by `where` get exactly 0. At temperature
+        ``inf`` the gradient is 0.
+
+    Returns
+    -------
+    array
+        The gradient with respect to the scores: the shape, dtype and library of `p`.
+
+    Raises
+    ------
+    TypeError, numpy.exceptions.AxisError, ValueError
+        As in `softmax`, and if the shapes of `p` and `g` differ.
+
+    Examples
+    --------
+    >>> import softly
+    >>> p = softly.softmax([2.0, 1.0, 0.1])
+    >>> softly.softmax_vjp(p, [1.0, 0.0, 0.0]).round(3)
+    array([ 0.225, -0.16 , -0.065])
+    """
+    return _along("softmax_vjp", {"p": p, "g": g}, axis, temperature, where, out)
+
+
+def softmax_jvp(
+    p: Any,
+    t: Any,
+    axis: Axis = None,
+    *,
+    temperature: Any = 1.0,
+    where: Any = None,
+    out: Any = None,
+) -> Any:
+    r"""How the probabilities move when the scores do: the Jacobian of `softmax` times a vector.
+
+    .. math:: \dot p_i = p_i (\dot z_i - \sum_j p_j \dot z_j) / T
+
+    The Jacobian is symmetric, so this is the same map as `softmax_vjp`.
+
+    Parameters
+    ----------
+    p : array_like
+        What `softmax` gave.
+    t : array_like
+        The direction in which the scores move, of the same shape.
+    axis, temperature, where, out
+        As in `softmax_vjp`.
+
+    Returns
+    -------
+    array
+        The direction in which the probabilities move; its entries sum to 0.
+
+    Raises
+    ------
+    TypeError, numpy.exceptions.AxisError, ValueError
+        As in `softmax_vjp`.
+
+    Examples
+    --------
+    >>> import softly
+    >>> p = softly.softmax([2.0, 1.0, 0.1])
+    >>> softly.softmax_jvp(p, [0.1, 0.1, 0.1]).round(3) + 0.0
+    array([0., 0., 0.])
+    """
+    return _along("softmax_vjp", {"p": p, "t": t}, axis, temperature, where, out)
+
+
+def log_softmax_vjp(
+    log_p: Any,
+    g: Any,
+    axis: Axis = None,
+    *,
+    temperature: Any = 1.0,
+    where: Any = None,
+    out: Any = None,
+) -> Any:
+    r"""Carry a gradient back through `log_softmax`.
+
+    .. math:: \partial \ell / \partial z_i = (g_i - p_i \sum_j g_j) / T
+
+    Parameters
+    ----------
+    log_p : array_like
+        What `log_softmax` gave.
+    g : array_like
+        The gradient with respect to `log_p`, of the same shape.
+    axis, temperature, where, out
+        As in `softmax_vjp`.
+
+    Returns
+    -------
+    array
+        The gradient with respect to the scores: the shape, dtype and library of `log_p`.
+
+    Raises
+    ------
+    TypeError, numpy.exceptions.AxisError, ValueError
+        As in `softmax_vjp`.
+
+    Examples
+    --------
+    >>> import softly
+    >>> log_p = softly.log_softmax([2.0, 1.0, 0.1])
+    >>> softly.log_softmax_vjp(log_p, [-1.0, 0.0, 0.0]).round(3)  # of -log p[0]: p - onehot
+    array([-0.341,  0.242,  0.099])
+    """
+    return _along("log_softmax_vjp", {"log_p": log_p, "g": g}, axis, temperature, where, out)
+
+
+def sigmoid(x: Any, *, out: Any = None) -> Any:
     r"""The probability of "yes" for a score: softmax of two classes.
 
     .. math:: \sigma(x) = 1 / (1 + \exp(-x))
@@ -144,16 +374,20 @@ def sigmoid(x: ArrayLike) -> Any:
     ----------
     x : array_like
         Scores of any real type. Integers are read as float64.
+    out : array, optional
+        Where to write the answer: of its shape and dtype, `x` itself or memory of its own.
 
     Returns
     -------
-    ndarray or scalar
-        The shape and dtype of `x`, every entry in [0, 1].
+    array or scalar
+        The shape, dtype and library of `x`, every entry in [0, 1].
 
     Raises
     ------
     TypeError
         If `x` is complex or holds no numbers.
+    ValueError
+        If `out` does not fit.
 
     Examples
     --------
@@ -161,28 +395,28 @@ def sigmoid(x: ArrayLike) -> Any:
     >>> softly.sigmoid([-1000.0, 0.0, 2.0]).round(3)
     array([0.   , 0.5  , 0.881])
     """
-    return _elementwise(kernels.sigmoid, x, "x")
+    return _elementwise("sigmoid", x, "x", out)
 
 
-def log_sigmoid(x: ArrayLike) -> Any:
+def log_sigmoid(x: Any, *, out: Any = None) -> Any:
     r"""The logarithm of `sigmoid`, accurate at both ends.
 
     .. math:: \log \sigma(x) = \min(x, 0) - \log(1 + \exp(-|x|))
 
     Parameters
     ----------
-    x : array_like
-        Scores of any real type. Integers are read as float64.
+    x, out
+        As in `sigmoid`.
 
     Returns
     -------
-    ndarray or scalar
-        The shape and dtype of `x`, every entry at most 0.
+    array or scalar
+        The shape, dtype and library of `x`, every entry at most 0.
 
     Raises
     ------
-    TypeError
-        If `x` is complex or holds no numbers.
+    TypeError, ValueError
+        As in `sigmoid`.
 
     Examples
     --------
@@ -190,10 +424,10 @@ def log_sigmoid(x: ArrayLike) -> Any:
     >>> softly.log_sigmoid([-1000.0, 0.0, 50.0])
     array([-1.00000000e+03, -6.93147181e-01, -1.92874985e-22])
     """
-    return _elementwise(kernels.log_sigmoid, x, "x")
+    return _elementwise("log_sigmoid", x, "x", out)
 
 
-def logit(p: ArrayLike) -> Any:
+def logit(p: Any, *, out: Any = None) -> Any:
     r"""The score whose `sigmoid` is a probability: the log of its odds.
 
     .. math:: \mathrm{logit}(p) = \log(p / (1 - p))
@@ -202,16 +436,18 @@ def logit(p: ArrayLike) -> Any:
     ----------
     p : array_like
         Probabilities of any real type.
+    out : array, optional
+        As in `sigmoid`.
 
     Returns
     -------
-    ndarray or scalar
-        The shape and dtype of `p`: ``-inf`` at 0, ``inf`` at 1, NaN outside [0, 1].
+    array or scalar
+        The shape, dtype and library of `p`: ``-inf`` at 0, ``inf`` at 1, NaN outside [0, 1].
 
     Raises
     ------
-    TypeError
-        If `p` is complex or holds no numbers.
+    TypeError, ValueError
+        As in `sigmoid`.
 
     Examples
     --------
@@ -219,50 +455,144 @@ def logit(p: ArrayLike) -> Any:
     >>> softly.logit([0.0, 0.5, 0.75])
     array([      -inf, 0.        , 1.09861229])
     """
-    values, dtype = arrays.floating(p, "p")
+    return _elementwise("logit", p, "p", out)
+
+
+def _along(
+    primitive: str,
+    inputs: dict[str, Any],  # the scores, or what takes their place, and perhaps a gradient
+    axis: Axis,
+    temperature: Any,
+    where: Any,
+    out: Any,
+) -> Any:
+    (name, x), *second = inputs.items()
+    if type(x) is not np.ndarray and arrays.is_foreign(x):
+        _refuse_out(out, x)
+        return _foreign(primitive, inputs, axis, temperature, where)
+    values, leave = arrays.enter(x, name)
+    axes = arrays.axes_of(values, axis, name)
+    if second or where is not None or type(temperature) is not float:
+        beside = {"temperature": temperature, "where": where, **dict(second)}
+        arrays.require_one_library(x, beside, name)
+    t = arrays.temperature_of(temperature, values.shape, axes, values.dtype)
+    mask = arrays.mask_of(where, values.shape)
+    sources = [values]
+    for other, y in second:
+        sources.append(arrays.enter_as(y, values, values.shape, other, name))
+    if out is None:
+        answer = memory.empty_like(values)
+    else:
+        written = dict(zip(inputs, sources, strict=True), where=mask, temperature=t)
+        answer = arrays.buffer_of(out, values.shape, values.dtype, x, written)
+    getattr(kernels, primitive)(*sources, answer, axes, t, mask)
+    if out is not None:
+        return out
+    return answer if leave is None else leave(answer)
+
+
+def _elementwise(primitive: str, x: Any, name: str, out: Any) -> Any:
+    if arrays.is_foreign(x):
+        _refuse_out(out, x)
+        return _foreign(primitive, {name: x})
+    values, leave = arrays.enter(x, name)
+    if out is not None:
+        target = arrays.buffer_of(out, values.shape, values.dtype, x, {name: values})
+    if not values.flags.forc:
+        values = values.copy()
+    answer = memory.empty_like(values)
+    if primitive == "logit":
+        answer[...] = _logit(values)
+    else:
+        kernel: Callable[[Array, Array], None] = getattr(kernels, primitive)
+        kernel(values.ravel(order="K"), answer.ravel(order="K"))
+    if out is not None:
+        target[...] = answer
+        return out
+    return _given(answer, leave)
+
+
+def _given(answer: Array, leave: arrays.Leave | None) -> Any:
+    """As an array of the caller's library; NumPy's of no dimensions as scalars."""
+    return answer[()] if leave is None else leave(answer)
+
+
+def _logit(values: Array) -> Array:
+    from softly.kernels import reference
+
     with np.errstate(all="ignore"):
-        wide = values.astype(np.float64)
-        # Near 1/2 both logarithms are near each other: there 2p - 1 is exact, and so is this.
-        middle = 2 * np.arctanh(2 * wide - 1)
-        outer = np.log(wide) - np.log1p(-wide)
-        value = np.where(np.abs(wide - 0.5) < 0.25, middle, outer)
-        return value.astype(values.dtype).astype(dtype)[()]
+        return arrays.narrowed(reference.logit(arrays.widened(values)), values.dtype)
 
 
-def _axes(values: Array, axis: Axis) -> tuple[int, ...]:
-    axes = range(values.ndim) if axis is None else normalize_axis_tuple(axis, values.ndim, "axis")
-    if any(values.shape[a] == 0 for a in axes):
+def _weighted_logsumexp(
+    values: Array, b: Any, axes: tuple[int, ...], t: float | Array, mask: Array | None
+) -> tuple[Array, Array]:
+    from softly.kernels import reference
+
+    x = arrays.widened(values)
+    weight = np.ones((), x.dtype) if b is None else arrays.widened(arrays.enter(b, "b")[0])
+    try:
+        weight = np.broadcast_to(weight, x.shape)
+    except ValueError:
         raise ValueError(
-            f"x has shape {values.shape}: along axis {axis} there is no entry, "
-            "but at least one class is needed"
-        )
-    return tuple(axes)
+            f"b has shape {weight.shape}, which does not broadcast to x's {x.shape}"
+        ) from None
+    if isinstance(t, np.ndarray):
+        t = t.reshape([1 if i in axes else n for i, n in enumerate(x.shape)])
+    with np.errstate(all="ignore"):
+        value, sign = reference.signed_logsumexp(x, weight, axes, temperature=t, where=mask)
+    return value.reshape(-1), sign.reshape(-1)
 
 
-def _rows(values: Array, axes: tuple[int, ...]) -> Array:
-    """The entries along `axes` as the rows of a contiguous matrix."""
-    last = range(values.ndim - len(axes), values.ndim)
-    moved = np.moveaxis(values, axes, last)
-    k = int(np.prod([values.shape[a] for a in axes], dtype=np.intp))
-    n = int(np.prod([m for i, m in enumerate(values.shape) if i not in axes], dtype=np.intp))
-    return np.ascontiguousarray(moved.reshape(n, k))
+# Other array libraries ---------------------------------------------------------------------
 
 
-def _along_rows(kernel: Callable[[Array, Array], None], x: ArrayLike, axis: Axis) -> Array:
-    values, dtype = arrays.floating(x, "x")
-    axes = _axes(values, axis)
-    rows = _rows(values, axes)
-    out = memory.empty(rows.shape, rows.dtype)
-    kernel(rows, out)
-    last = tuple(range(values.ndim - len(axes), values.ndim))
-    shape = [n for i, n in enumerate(values.shape) if i not in axes]
-    shape += [values.shape[a] for a in axes]
-    return np.moveaxis(out.astype(dtype, copy=False).reshape(shape), last, axes)
+def _refuse_out(out: Any, x: Any) -> None:
+    if out is not None:
+        library = type(x).__module__.partition(".")[0]
+        raise TypeError(f"out is for arrays of NumPy and PyTorch on the CPU; x is one of {library}")
 
 
-def _elementwise(kernel: Callable[[Array, Array], None], x: ArrayLike, name: str) -> Any:
-    values, dtype = arrays.floating(x, name)
-    flat = np.ascontiguousarray(values).reshape(-1)
-    out = memory.empty(flat.shape, flat.dtype)
-    kernel(flat, out)
-    return out.astype(dtype, copy=False).reshape(values.shape)[()]
+def _foreign(
+    primitive: str,
+    inputs: dict[str, Any],
+    axis: Axis = None,
+    temperature: Any = None,
+    where: Any = None,
+) -> Any:
+    from softly.kernels import reference
+
+    (name, x), *second = inputs.items()
+    options = {}
+    if temperature is not None:
+        axes = arrays.axes_of(x, axis, name)
+        beside = {"temperature": temperature, "where": where, **dict(second)}
+        arrays.require_one_library(x, beside, name)
+        t = arrays.foreign_temperature(temperature, x, axes)
+        options = {"axis": axes, "temperature": t, "where": where}
+    arrays.require_real(x, name)
+    for other, y in second:
+        if y.shape != x.shape:
+            raise ValueError(f"{other} has shape {y.shape}, but it needs {name}'s, which is {x.shape}")
+    return getattr(reference, primitive)(*inputs.values(), **options)
+
+
+def _foreign_logsumexp(
+    x: Any, axis: Axis, b: Any, keepdims: bool, return_sign: bool, temperature: Any, where: Any
+) -> Any:
+    from softly.kernels import reference
+
+    arrays.require_one_library(x, {"b": b, "temperature": temperature, "where": where}, "x")
+    arrays.require_real(x, "x")
+    axes = arrays.axes_of(x, axis)
+    t = arrays.foreign_temperature(temperature, x, axes)
+    if b is None and not return_sign:
+        return reference.logsumexp(x, axes, keepdims=keepdims, temperature=t, where=where)
+    from array_api_compat import array_namespace
+
+    xp = array_namespace(x)
+    weight = xp.ones_like(x) if b is None else b
+    value, sign = reference.signed_logsumexp(
+        x, weight, axes, keepdims=keepdims, temperature=t, where=where
+    )
+    return (value, sign) if return_sign else xp.where(sign < 0, np.nan, value)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from softly.kernels import chosen as kernels
 from softly.kernels import threads
 from softly.kernels.blas import one_blas_thread
+from softly.kernels.terms import Terms
 
 Array = NDArray[Any]
 
@@ -123,7 +124,8 @@ def _sum_of_blocks(blocks: list[Block], weights: Array, bias: Array) -> tuple[fl
         scores = block.features @ weights
         scores += bias if bias.size else 0
         loss = np.empty(len(scores), scores.dtype)
-        kernels.cross_entropy(scores, block.target, block.weight, loss, scores)
+        weight = 1.0 if block.weight is None else block.weight
+        kernels.cross_entropy(scores, 1, Terms(index=block.target, scale=weight), loss, scores)
         value += float(
             loss.sum(dtype=np.float64) if block.weight is None else np.vdot(block.weight, loss)
         )
@@ -149,7 +151,7 @@ def _stripes(
 
     def block(start: int, stop: int) -> Block:
         part = None if weight is None else weight[start:stop]
-        return Block(_rows(X, start, stop), target[start:stop], part)
+        return Block(_rows(X, start, stop), target[start:stop, None], part)
 
     for first, last in pairwise(np.linspace(0, n, count + 1).astype(int)):
         yield [block(a, min(a + rows, last)) for a in range(first, last, rows)]

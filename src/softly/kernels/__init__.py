@@ -1,8 +1,9 @@
 """The primitives over rows, and which of their versions is in use.
 
-`reference` defines every primitive in NumPy; `native` computes the same in
-compiled code over several threads. The environment variable
-``SOFTLY_KERNELS=reference`` forces the first, ``native`` insists on the second.
+`reference` defines every primitive over any array library; `native` computes the same in
+compiled code over several threads, and `fallback` does so in NumPy where nothing is compiled.
+The environment variable ``SOFTLY_KERNELS=reference`` forces the last, ``native`` insists on the
+second.
 """
 
 from __future__ import annotations
@@ -20,10 +21,8 @@ _SLOW = (
 
 
 def _choose(wanted: str) -> ModuleType:
-    from softly.kernels import reference
-
     if wanted == "reference":
-        return reference
+        return import_module("softly.kernels.fallback")
     if wanted not in ("", "native"):
         raise ImportError(
             f"SOFTLY_KERNELS is {wanted!r}: it may be 'reference', 'native', or not set at all"
@@ -36,10 +35,8 @@ def _choose(wanted: str) -> ModuleType:
         nothing = isinstance(error, ModuleNotFoundError)
         why = "no compiled ones were installed" if nothing else str(error)
         warnings.warn(_SLOW.format(why), RuntimeWarning, stacklevel=2)
-        return reference
-    from softly.kernels import native
-
-    return native
+        return import_module("softly.kernels.fallback")
+    return import_module("softly.kernels.native")
 
 
 chosen = _choose(os.environ.get("SOFTLY_KERNELS", ""))

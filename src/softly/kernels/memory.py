@@ -31,6 +31,15 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     return np.asarray(_Pages(_take(size), shape, dtype))
 
 
+def empty_like(x: NDArray[Any]) -> NDArray[Any]:
+    """As numpy.empty_like: the dimensions lie in memory in the order that those of x do."""
+    if x.nbytes < _LARGE:
+        return np.empty_like(x)
+    order = sorted(range(x.ndim), key=lambda d: -abs(x.strides[d]))
+    answer = empty(tuple(x.shape[d] for d in order), x.dtype)
+    return answer.transpose(np.argsort(order))
+
+
 class _Pages:
     """What an array's memory is, for as long as the array or a view of it lives."""
 

@@ -1,48 +1,130 @@
-"""The compiled kernels behind the signatures of `reference`, rows split over threads."""
+"""The compiled kernels, rows split over threads.
+
+Arrays are of float16, float32, float64, or uint16, which stands for the bits of bfloat16; they
+have any strides, and ``out`` may be an input. ``axes`` are those whose entries make a row,
+``temperature`` is a number or an array of one for each row in the type computed in, ``where``
+booleans broadcast to the scores' shape, or None.
+"""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softly.kernels import _native, threads
+from softly.kernels.terms import Terms
 
-Array = NDArray[np.floating]
+Array = NDArray[Any]
+Axes = tuple[int, ...]
+Temperature = float | Array
 level: str = _native.use(os.environ.get("SOFTLY_CPU", ""))
 name = f"native, x86-64-{level}" if level != "base" else "native"
 
 
-def softmax(rows: Array, out: Array) -> None:
-    threads.over_rows(lambda a, b: _native.softmax(rows, out, a, b), len(rows), rows.nbytes)
-
-
-def log_softmax(rows: Array, out: Array) -> None:
-    threads.over_rows(lambda a, b: _native.log_softmax(rows, out, a, b), len(rows), rows.nbytes)
-
-
-def logsumexp(rows: Array, out: Array) -> None:
-    threads.over_rows(lambda a, b: _native.logsumexp(rows, out, a, b), len(rows), rows.nbytes)
-
-
-def cross_entropy(
-    rows: Array,
-    target: NDArray[np.int64],
-    scale: Array | None,
-    loss: Array,
-    grad: Array | None,
+def softmax(
+    x: Array, out: Array, axes: Axes, temperature: Temperature, where: Array | None
 ) -> None:
-    threads.over_rows(
-        lambda a, b: _native.cross_entropy(rows, target, scale, loss, grad, a, b),
-        len(rows),
-        rows.nbytes,
-    )
+    """p = exp(d) / sum exp(d), d = (z - max z) / T."""
+    _along(_native.softmax, x, (x, out, axes, temperature, where), axes)
+
+
+def log_softmax(
+    x: Array, out: Array, axes: Axes, temperature: Temperature, where: Array | None
+) -> None:
+    """log p = d - log sum exp(d)."""
+    _along(_native.log_softmax, x, (x, out, axes, temperature, where), axes)
+
+
+def logsumexp(
+    x: Array, out: Array, axes: Axes, temperature: Temperature, where: Array | None
+) -> None:
+    """log sum exp(z / T), into one number a row."""
+    _along(_native.logsumexp, x, (x, out, axes, temperature, where), axes)
+
+
+def softmax_inverse(
+    p: Array, out: Array, axes: Axes, temperature: Temperature, where: Array | None
+) -> None:
+    """T (log p - mean log p), the mean over p > 0."""
+    _along(_native.softmax_inverse, p, (p, out, axes, temperature, where), axes)
+
+
+def softmax_vjp(
+    p: Array, g: Array, out: Array, axes: Axes, temperature: Temperature, where: Array | None
+) -> None:
+    """p (g - sum p g) / T."""
+    _along(_native.softmax_vjp, p, (p, g, out, axes, temperature, where), axes)
+
+
+def log_softmax_vjp(
+    log_p: Array, g: Array, out: Array, axes: Axes, temperature: Temperature, where: Array | None
+) -> None:
+    """(g - p sum g) / T."""
+    _along(_native.log_softmax_vjp, log_p, (log_p, g, out, axes, temperature, where), axes)
 
 
 def sigmoid(x: Array, out: Array) -> None:
-    threads.over_rows(lambda a, b: _native.sigmoid(x, out, a, b), len(x), x.nbytes)
+    """1 / (1 + exp(-x))."""
+    threads.over_rows(lambda a, b: _native.sigmoid(x, out, a, b), x.size, x.nbytes)
 
 
 def log_sigmoid(x: Array, out: Array) -> None:
-    threads.over_rows(lambda a, b: _native.log_sigmoid(x, out, a, b), len(x), x.nbytes)
+    """min(x, 0) - log(1 + exp(-|x|))."""
+    threads.over_rows(lambda a, b: _native.log_sigmoid(x, out, a, b), x.size, x.nbytes)
+
+
+def cross_entropy(logits: Array, axis: int, terms: Terms, loss: Array, grad: Array | None) -> None:
+    """The loss of each row, and scale times its gradient."""
+    t = terms
+    arguments = (
+        *(logits, (axis,), loss, grad, t.index, t.share, t.soft, t.ignore_index, t.class_weight),
+        *(t.scale, t.smoothing, t.z_loss, t.cap or 0.0, t.focal, t.temperature, t.where),
+    )
+    _along(_native.cross_entropy, logits, arguments, (axis,))
+
+
+def survey(index: Array, classes: int, ignore_index: int | None) -> tuple[int, int | None]:
+    """How many targets count, and the position of the first that is no class."""
+    counted, bad = 0, []
+
+    def look(start: int, stop: int) -> None:
+        nonlocal counted
+        count, first = _native.survey(index, classes, ignore_index, start, stop)
+        counted += count
+        if first < stop:
+            bad.append(first)
+
+    threads.over_rows(look, index.size, index.nbytes)
+    return counted, min(bad, default=None)
+
+
+def first_unsound(soft: Array, axis: int, scale: Temperature, tolerance: float) -> int | None:
+    """The first row of soft targets that are no probabilities."""
+    bad = []
+
+    def look(start: int, stop: int) -> None:
+        first = _native.check_soft(soft, (axis,), scale, tolerance, start, stop)
+        if first < stop:
+            bad.append(first)
+
+    rows = soft.size // soft.shape[axis]
+    threads.over_rows(look, rows, soft.nbytes)
+    return min(bad, default=None)
+
+
+def total(x: Array) -> float:
+    """The sum of contiguous numbers of a type computed in, always in the same order."""
+    return _native.total(x)
+
+
+def _along(kernel: Callable[..., None], x: Array, arguments: tuple[Any, ...], axes: Axes) -> None:
+    if x.nbytes < threads.LITTLE:
+        kernel(*arguments, 0, -1)
+        return
+    rows = x.size // math.prod(x.shape[a] for a in axes)
+    threads.over_rows(lambda a, b: kernel(*arguments, a, b), rows, x.nbytes)

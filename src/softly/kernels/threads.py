@@ -19,7 +19,9 @@ try:
 except ImportError:  # nothing compiled, or a system that does not say
     current_processor = None  # type: ignore[assignment]
 
+LITTLE = 1 << 18  # bytes that are not worth a second thread
 _RANGES_A_THREAD = 4
+_TILE = 16  # rows that the kernels work on at once
 _MANY_WORKERS = 16  # where there are more, the system finds a processor that idles
 
 
@@ -139,10 +141,11 @@ def run(tasks: list[Callable[[], None]]) -> None:
 
 def over_rows(work: Callable[[int, int], None], rows: int, costs_bytes: int) -> None:
     """Call ``work(start, stop)`` over ranges that cover all rows; little work stays here."""
-    if costs_bytes < 1 << 18 or count() == 1:
+    if costs_bytes < LITTLE or count() == 1:
         work(0, rows)
         return
-    step = max(1, -(-rows // (count() * _RANGES_A_THREAD)))
-    step = -(-step // 16) * 16  # whole tiles of rows
+    step = -(-rows // (count() * _RANGES_A_THREAD))
+    # Whole tiles of rows, unless that would leave a thread without work.
+    step = -(-step // _TILE) * _TILE if step > _TILE // 2 else min(_TILE, -(-rows // count()))
     starts = range(0, rows, step)
     run([partial(work, start, min(start + step, rows)) for start in starts])

@@ -1,0 +1,195 @@
+// softmax and its family, each once over units of rows (units.h).
+//
+// This file is compiled once for each processor level. It calls no inline function of the standard
+// library: the linker would keep one copy of it, from any level.
+
+#include "units.h"
+
+namespace {
+
+// Takes up the unit's scores; what the mask leaves out is as if it were -inf.
+template <class S, class U> void open(U& unit, const Grid& grid, const Scores& scores) {
+  using T = Compute<S>;
+  const Array<const uint8_t> where{grid, scores.where};
+  unit.open(scores, bool(where), [&](T* numbers) { mask(unit, where, numbers, -infinity<T>); });
+}
+
+template <class S> void softmax(const Grid& grid, const Scores& scores, const View& to) {
+  const Array<S> out{grid, to};
+  for_units<S>(grid, side_by_side<S>(grid, scores.x), [&](auto& unit) {
+    return [&](size_t) {
+    using T = Compute<S>;
+    open<S>(unit, grid, scores);
+    T* exps = unit.kept();
+    const auto keep = [=](size_t at, const Lanes<T>&, const Lanes<T>& e) { store(exps + at, e); };
+    const Factor<T> inverse = unit.reduce(keep).inverse();
+    unit.update(out, [&](size_t at) { return inverse * load(exps + at); });
+    unit.finish(out);
+    };
+  });
+}
+
+template <class S> void log_softmax(const Grid& grid, const Scores& scores, const View& to) {
+  const Array<S> out{grid, to};
+  for_units<S>(grid, side_by_side<S>(grid, scores.x), [&](auto& unit) {
+    return [&](size_t) {
+    open<S>(unit, grid, scores);
+    const auto log_sum = narrow(unit.reduce(keep_nothing).log_sum());
+    unit.update(out, [&](size_t at) { return unit.difference(unit.score(at)) - log_sum; });
+    unit.finish(out);
+    };
+  });
+}
+
+template <class S> void logsumexp(const Grid& grid, const Scores& scores, void* out) {
+  for_units<S>(grid, side_by_side<S>(grid, scores.x), [&](auto& unit) {
+    return [&](size_t i) {
+    open<S>(unit, grid, scores);
+    const auto value = narrow(unit.log_sum_exp(unit.reduce(keep_nothing)));
+    store_first(static_cast<S*>(out) + i, value, unit.count());
+    };
+  });
+}
+
+// log p - mean log p over the classes of p > 0, times the temperature
+template <class S> void softmax_inverse(const Grid& grid, const Scores& scores, const View& to) {
+  using T = Compute<S>;
+  const Array<const S> p{grid, scores.x};
+  const Array<const uint8_t> where{grid, scores.where};
+  const Array<S> out{grid, to};
+  for_units<S>(grid, p.columns(), [&](auto& unit) {
+    return [&](size_t) {
+    T* logs = unit.kept();
+    unit.read(p, logs, T(0));
+    if (where) mask(unit, where, logs, T(0));
+    unit.clear_beyond(logs);
+    typename std::decay_t<decltype(unit)>::Sums sum, count;
+    unit.each_position([&](size_t at) {
+      const Lanes<T> x = load(logs + at), zero = all<T>(0);
+      const Wide<T> wide = widen(x);
+      const Lanes<T> log =
+          narrow(map_wide<T>([&](size_t h) { return log_nonnegative(wide.v[h]); }));
+      sum.add(where_zero(x, zero, log), at);
+      count.add(where_zero(x, zero, all<T>(1)), at);
+      store(logs + at, log);
+    });
+    const Wide<T> total = value(sum.joined()), counted = value(count.joined());
+    const Wide<T> mean = map_wide<T>([&](size_t h) { return total.v[h] / counted.v[h]; });
+    unit.ask(scores.temperature);
+    const Lanes<T> t = load(unit.asked);
+    unit.update(out, [&](size_t at) {
+      const Wide<T> log = widen(load(logs + at));
+      return t * narrow(map_wide<T>([&](size_t h) { return log.v[h] - mean.v[h]; }));
+    });
+    unit.finish(out);
+    };
+  });
+}
+
+// p (g - sum p g) / temperature
+template <class S>
+void softmax_vjp(const Grid& grid, const Scores& scores, const View& upstream, const View& to) {
+  using T = Compute<S>;
+  const Array<const S> probability{grid, scores.x}, gradient{grid, upstream};
+  const Array<const uint8_t> where{grid, scores.where};
+  const Array<S> out{grid, to};
+  for_units<S>(grid, probability.columns(), [&](auto& unit) {
+    return [&](size_t) {
+    T *p = unit.kept(), *g = unit.second();
+    unit.read(probability, p, T(0));
+    unit.read(gradient, g, T(0));
+    if (where) mask(unit, where, p, T(0)), mask(unit, where, g, T(0));
+    typename std::decay_t<decltype(unit)>::Sums sum;
+    unit.each_position([&](size_t at) { sum.add_product(load(p + at), load(g + at), at); });
+    const Wide<T> dot = value(sum.joined());
+    unit.ask(scores.temperature);
+    unit.update(out, [&](size_t at) {
+      const Wide<T> wide = widen(load(g + at));
+      return unit.cooled(
+          load(p + at) * narrow(map_wide<T>([&](size_t h) { return wide.v[h] - dot.v[h]; })));
+    });
+    unit.finish(out);
+    };
+  });
+}
+
+// (g - exp(log p) sum g) / temperature
+template <class S>
+void log_softmax_vjp(const Grid& grid, const Scores& scores, const View& upstream,
+                     const View& to) {
+  using T = Compute<S>;
+  const Array<const S> log_probability{grid, scores.x}, gradient{grid, upstream};
+  const Array<const uint8_t> where{grid, scores.where};
+  const Array<S> out{grid, to};
+  for_units<S>(grid, log_probability.columns(), [&](auto& unit) {
+    return [&](size_t) {
+    T *log_p = unit.kept(), *g = unit.second();
+    unit.read(log_probability, log_p, -infinity<T>);
+    unit.read(gradient, g, T(0));
+    if (where) mask(unit, where, log_p, -infinity<T>), mask(unit, where, g, T(0));
+    typename std::decay_t<decltype(unit)>::Sums sum;
+    unit.each_position([&](size_t at) { sum.add(load(g + at), at); });
+    const Lanes<T> total = narrow(value(sum.joined())), minus = all<T>(0) - total;
+    unit.ask(scores.temperature);
+    unit.update(out, [&](size_t at) {
+      return unit.cooled(fma(exp_nonpositive(load(log_p + at)), minus, load(g + at)));
+    });
+    unit.finish(out);
+    };
+  });
+}
+
+template <class S, class F> void transform(const void* from, void* to, size_t n, F f) {
+  using T = Compute<S>;
+  const S* x = static_cast<const S*>(from);
+  S* out = static_cast<S*>(to);
+  size_t j = 0;
+  for (; j + lanes<T> <= n; j += lanes<T>) store(out + j, f(load(x + j)));
+  if (j < n) store_first(out + j, f(load_first(x + j, n - j, T(0))), n - j);
+}
+
+// sigmoid(x) = (x < 0 ? e : 1) / (1 + e) with e = exp(-|x|); the quotient is corrected for the
+// rounding of 1 + e and its own, which would otherwise break the order of neighbours.
+template <class S> void sigmoid(const void* from, void* to, size_t n) {
+  using T = Compute<S>;
+  transform<S>(from, to, n, [](const Lanes<T>& x) {
+    const Wide<T> e = widen(exp_nonpositive(all<T>(0) - absolute(x))), sign = widen(x);
+    const Lanes<double> one = all(1.0);
+    return narrow(map_wide<T>([&](size_t h) {
+      const Lanes<double> over = where_negative(sign.v[h], e.v[h], one);
+      const Lanes<double> sum = one + e.v[h], lost = e.v[h] - (sum - one);
+      const Lanes<double> p = over / sum;
+      return p + (fma_exact(all(0.0) - p, sum, over) - p * lost) / sum;
+    }));
+  });
+}
+
+// log(sigmoid(x)) = min(x, 0) - log1p(exp(-|x|)), in doubles throughout
+template <class S> void log_sigmoid(const void* from, void* to, size_t n) {
+  using T = Compute<S>;
+  transform<S>(from, to, n, [](const Lanes<T>& x) {
+    const Wide<T> z = widen(x);
+    return narrow(map_wide<T>([&](size_t h) {
+      const Lanes<double> zero = all(0.0), e = exp_nonpositive(zero - absolute(z.v[h]));
+      return where_negative(z.v[h], z.v[h], zero) - log1p_nonnegative(e);
+    }));
+  });
+}
+
+// The exponential that all the others are made of, alone, so that it can be tested.
+template <class S> void exponential(const void* from, void* to, size_t n) {
+  transform<S>(from, to, n, [](const Lanes<Compute<S>>& x) { return exp_nonpositive(x); });
+}
+
+template <class S> constexpr softly::Functions table() {
+  return {softmax<S>,         log_softmax<S>, logsumexp<S>,   softmax_inverse<S>, softmax_vjp<S>,
+          log_softmax_vjp<S>, sigmoid<S>,     log_sigmoid<S>, exponential<S>};
+}
+
+}  // namespace
+
+namespace softly {
+extern const Functions SOFTLY_JOIN(functions_, SOFTLY_LEVEL)[4];
+const Functions SOFTLY_JOIN(functions_, SOFTLY_LEVEL)[4] = {table<Float16>(), table<BFloat16>(),
+                                                            table<float>(), table<double>()};
+}  // namespace softly

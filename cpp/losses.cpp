@@ -1,0 +1,445 @@
+// cross_entropy with all its options, once over units of rows (units.h).
+//
+// With d = z - max (capped, masked, divided by the temperature), p = softmax and a_j how much class
+// j is wanted, a row's loss is  sum_j a_j phi(p_j) + z_loss lse^2,  phi(p) = -(1 - p)^focal log p,
+// and its gradient  a_j G_j - p_j (sum a G - 2 z_loss lse)  with G = p phi'(p), which is -1 for a
+// focal of 0. What is wanted comes in two parts: a few single classes a row, and a dense array.
+//
+// This file is compiled once for each processor level. It calls no inline function of the standard
+// library: the linker would keep one copy of it, from any level.
+
+#include "units.h"
+
+namespace {
+
+using softly::Integers;
+using softly::Terms;
+using softly::Type;
+
+inline int64_t integer(const Integers& x, size_t i) {
+  switch (x.bytes) {  // whole numbers above 2^63 do not name classes, and were turned away
+    case 1: return x.is_signed ? static_cast<const int8_t*>(x.data)[i]
+                               : static_cast<const uint8_t*>(x.data)[i];
+    case 2: return x.is_signed ? static_cast<const int16_t*>(x.data)[i]
+                               : static_cast<const uint16_t*>(x.data)[i];
+    case 4: return x.is_signed ? static_cast<const int32_t*>(x.data)[i]
+                               : int64_t(static_cast<const uint32_t*>(x.data)[i]);
+    default: return static_cast<const int64_t*>(x.data)[i];
+  }
+}
+
+// phi and G where the difference is d, the exponential e, and the others' sum and log_sum known.
+struct Focal {
+  Lanes<double> phi, slope;
+
+  Focal(double gamma, const Lanes<double>& d, const Lanes<double>& e, const Lanes<double>& others,
+        const Lanes<double>& log_sum) {
+    const Lanes<double> one = all(1.0), zero = all(0.0), most = all(1e300);
+    const Lanes<double> odds = e / (others + (one - e));  // p / (1 - p)
+    const Lanes<double> u = where_negative(most - odds, most, odds);
+    const Lanes<double> weight = exp_nonpositive(all(-gamma) * log1p_nonnegative(u));
+    const Lanes<double> log_p = d - log_sum;
+    phi = weight * (zero - log_p);
+    slope = weight * (where_zero(u, zero, all(gamma) * u * log_p) - one);
+  }
+};
+
+// a x, where nothing that is not wanted counts: 0 * inf = 0
+template <class T> inline Lanes<T> share_of(const Lanes<T>& a, const Lanes<T>& x) {
+  return where_zero(a, a, a * x);
+}
+template <class T> inline Wide<T> share_of(const Wide<T>& a, const Wide<T>& x) {
+  return map_wide<T>([&](size_t h) { return share_of(a.v[h], x.v[h]); });
+}
+
+template <class S> struct Job {
+  using T = Compute<S>;
+  const Grid& grid;
+  const Scores& scores;
+  const Terms& terms;
+  T* loss;
+  Array<S> grad;
+
+  bool has_dense() const { return terms.soft.data || terms.smoothing != 0; }
+  bool has_mask() const { return scores.where.data; }
+  T class_weight(size_t j) const {
+    return terms.class_weight ? static_cast<const T*>(terms.class_weight)[j] : T(1);
+  }
+  bool uncounted(size_t row) const {
+    return of_row<T>(terms.scale, row) == 0 ||
+           (terms.has_ignored && integer(terms.index, row) == terms.ignored);
+  }
+};
+
+// The loss of unit after unit.
+template <class S, class U> class UnitLoss {
+  using T = Compute<S>;
+  using L = Lanes<T>;
+  using W = Wide<T>;
+
+ public:
+  UnitLoss(U& unit, const Job<S>& job)
+      : unit_(unit), job_(job), dense_(job.has_dense() ? U::room(job.grid) : 1),
+        weight_(job.terms.class_weight ? U::room(job.grid) : 1),
+        curb_(job.terms.cap ? U::room(job.grid) : 1), share_(job.terms.wanted * lanes<T>),
+        score_(job.terms.wanted * lanes<T>), gradient_(job.terms.wanted * lanes<T>),
+        wanted_(job.terms.wanted * lanes<T>) {
+    if (job.terms.class_weight) {
+      unit.each_class([&](size_t at, size_t j) { weight_[at] = job.class_weight(j); });
+      unit.clear_beyond(static_cast<T*>(weight_));
+    }
+  }
+
+  void operator()(size_t row) {
+    row_ = row;
+    for (size_t l = 0; l < lanes<T>; l++) dead_[l] = job_.uncounted(row + lane(l));
+    if (U::height == 1 && dead_[0]) return write_dead();
+    open();
+    want();
+    if (job_.has_dense())
+      work([this](size_t at) { return load(dense_ + at); });
+    else
+      work(nullptr);
+  }
+
+ private:
+  U& unit_;
+  const Job<S>& job_;
+  Room<T> dense_, weight_, curb_;           // by position
+  Room<T> share_, score_, gradient_;        // by single class and lane
+  Room<int64_t> wanted_;
+  size_t row_ = 0;
+  bool dead_[lanes<T>], dense_stands_ = false;
+  W amount_ = all_wide<T>(0), dense_amount_ = all_wide<T>(0);
+
+  size_t lane(size_t l) const { return least(l, unit_.count() - 1); }
+
+  void write_dead() {
+    job_.loss[row_] = 0;
+    if (job_.grad) unit_.set_row(job_.grad, 0, T(0)), unit_.finish(job_.grad);
+  }
+
+  // Takes up the scores, capped and masked.
+  void open() {
+    const Array<const uint8_t> where{job_.grid, job_.scores.where};
+    const T cap = T(job_.terms.cap);
+    unit_.open(job_.scores, cap != 0 || where, [&](T* z) {
+      if (cap != 0)
+        unit_.each_position([&](size_t at) {
+          const Tanh<T> bent(load(z + at) / all(cap));
+          store(z + at, all(cap) * bent.value);
+          store(curb_ + at, bent.slope);
+        });
+      if (where) mask(unit_, where, z, -infinity<T>);
+    });
+  }
+
+  // Which classes are wanted, and how much.
+  void want() {
+    const Terms& terms = job_.terms;
+    if (job_.has_dense()) want_dense();
+    amount_ = dense_amount_;
+    for (size_t m = 0; m < terms.wanted; m++) {
+      for (size_t l = 0; l < lanes<T>; l++) {
+        const size_t i = (row_ + lane(l)) * terms.wanted + m;
+        const size_t j = dead_[l] ? 0 : size_t(integer(terms.index, i));
+        const T share = terms.share ? static_cast<const T*>(terms.share)[i] : T(1);
+        const T kept = T(1 - terms.smoothing) * job_.class_weight(j);
+        wanted_[m * lanes<T> + l] = int64_t(j);
+        score_[m * lanes<T> + l] = unit_.pick(lane(l), j);
+        share_[m * lanes<T> + l] = dead_[l] ? T(0) : kept * share;
+      }
+      const W share = widen(load(share_ + m * lanes<T>));
+      amount_ = map_wide<T>([&](size_t h) { return amount_.v[h] + share.v[h]; });
+    }
+    T amount[lanes<T>];
+    store(amount, narrow(amount_));
+    for (size_t l = 0; l < lanes<T>; l++) dead_[l] |= amount[l] == 0 && terms.z_loss == 0;
+  }
+
+  void want_dense() {
+    const Terms& terms = job_.terms;
+    if (terms.soft.data) {
+      switch (terms.soft_type) {
+        case Type::f16: read_soft<Float16>(); break;
+        case Type::bf16: read_soft<BFloat16>(); break;
+        case Type::f32: read_soft<float>(); break;
+        case Type::f64: read_soft<double>(); break;
+      }
+    } else if (dense_stands_) {
+      return;  // the same for all rows
+    }
+    dense_stands_ = !job_.has_mask();
+    const L spread = this->spread(), keep = all(T(1 - terms.smoothing));
+    typename U::Sums amount;
+    unit_.each_position([&](size_t at) {
+      L a = terms.soft.data ? fma(keep, load(dense_ + at), spread) : spread;
+      if (terms.class_weight) a = a * load(weight_ + at);
+      if (job_.has_mask()) a = where_zero(load(unit_.allowed() + at), all<T>(0), a);
+      store(dense_ + at, a);
+    });
+    unit_.clear_beyond(static_cast<T*>(dense_));
+    unit_.each_position([&](size_t at) { amount.add(load(dense_ + at), at); });
+    dense_amount_ = value(amount.joined());
+  }
+  template <class A> void read_soft() {
+    unit_.read(Array<const A>{job_.grid, job_.terms.soft}, static_cast<T*>(dense_), T(0));
+  }
+  // Of label smoothing, what each allowed class gets.
+  L spread() {
+    const double smoothing = job_.terms.smoothing;
+    if (!job_.has_mask() || smoothing == 0) return all(T(smoothing / double(job_.grid.k)));
+    typename U::Sums allowed;
+    unit_.each_position([&](size_t at) { allowed.add(load(unit_.allowed() + at), at); });
+    const W count = value(allowed.joined());
+    return narrow(map_wide<T>([&](size_t h) { return all(smoothing) / count.v[h]; }));
+  }
+
+  // dense(position) is what is wanted there, or dense is null.
+  template <class Dense> void work(Dense dense) {
+    constexpr bool has_dense = !__is_same(Dense, std::nullptr_t);
+    const bool focal = job_.terms.focal != 0;
+    T* exps = unit_.kept();
+    typename U::Sums dot;
+    const Total<T> total = unit_.reduce([&](size_t at, const L& d, const L& e) {
+      if constexpr (has_dense) {
+        if (focal) return;  // both loss and gradient come later, and need the scores
+        dot.add(share_of(dense(at), d), at);
+      }
+      store(exps + at, e);
+    });
+    const W log_sum = total.log_sum(), others = total.others();
+    W loss, slope_sum;  // sum a phi, sum a G
+    if constexpr (has_dense) {
+      if (focal) {
+        typename U::Sums phi, slope;
+        unit_.each([&](size_t at, const L& z) {
+          const L d = unit_.difference(z);
+          const W a = widen(dense(at));
+          const auto [f, g] = focal_terms(widen(d), widen(exp_nonpositive(d)), others, log_sum);
+          phi.add(share_of(a, f), at), slope.add(share_of(a, g), at);
+        });
+        loss = value(phi.joined()), slope_sum = value(slope.joined());
+      } else {
+        const W sum = value(dot.joined());
+        loss = map_wide<T>([&](size_t h) {
+          return dense_amount_.v[h] * log_sum.v[h] - sum.v[h];
+        });
+        slope_sum = map_wide<T>([&](size_t h) { return all(0.0) - dense_amount_.v[h]; });
+      }
+    } else {
+      loss = slope_sum = all_wide<T>(0);
+    }
+    for (size_t m = 0; m < job_.terms.wanted; m++) {
+      const Single one = single(m, others, log_sum);
+      const W f = share_of(one.share, one.phi), g = share_of(one.share, one.slope);
+      loss = map_wide<T>([&](size_t h) { return loss.v[h] + f.v[h]; });
+      slope_sum = map_wide<T>([&](size_t h) { return slope_sum.v[h] + g.v[h]; });
+    }
+    W pull = all_wide<T>(0);  // 2 z_loss lse
+    if (const double z_loss = job_.terms.z_loss; z_loss != 0) {
+      const W lse = unit_.log_sum_exp(total);
+      pull = map_wide<T>([&](size_t h) { return all(2 * z_loss) * lse.v[h]; });
+      loss = map_wide<T>([&](size_t h) {
+        return loss.v[h] + all(z_loss) * lse.v[h] * lse.v[h];
+      });
+    }
+    write_loss(loss);
+    if (!job_.grad) return;
+
+    T each_scale[lanes<T>];
+    for (size_t l = 0; l < lanes<T>; l++)
+      each_scale[l] = of_row<T>(job_.terms.scale, row_ + lane(l));
+    const L scale = load(each_scale);
+    const Factor<T> inverse = total.inverse();
+    const L factor = narrow(map_wide<T>([&](size_t h) { return pull.v[h] - slope_sum.v[h]; })) * scale;
+    // The entries of single classes are known better than by the sum of their parts.
+    for (size_t m = 0; m < job_.terms.wanted; m++)
+      note_gradient(m, inverse, others, log_sum, slope_sum, pull, scale);
+    unit_.update(job_.grad, [&](size_t at) {
+      L g;
+      if constexpr (has_dense) {
+        if (focal) {
+          const L d = unit_.difference(unit_.score(at)), e = exp_nonpositive(d);
+          const auto [f, slope] = focal_terms(widen(d), widen(e), others, log_sum);
+          g = inverse * e * factor + narrow(share_of(widen(dense(at)), slope)) * scale;
+        } else {
+          g = inverse * load(exps + at) * factor - dense(at) * scale;
+        }
+      } else {
+        g = inverse * load(exps + at) * factor;
+      }
+      return finished(g, at);
+    });
+    for (size_t m = 0; m < job_.terms.wanted; m++)
+      for (size_t l = 0; l < unit_.count(); l++)
+        if (!dead_[l])
+          unit_.set(job_.grad, l, size_t(wanted_[m * lanes<T> + l]), gradient_[m * lanes<T> + l]);
+    for (size_t l = 0; l < unit_.count(); l++)
+      if (dead_[l]) unit_.set_row(job_.grad, l, T(0));
+    unit_.finish(job_.grad);
+  }
+
+  // The gradient's way back through the cap and the temperature.
+  L finished(const L& g, size_t at) {
+    return unit_.cooled(job_.terms.cap ? g * load(curb_ + at) : g);
+  }
+
+  struct FocalTerms {
+    W phi, slope;
+  };
+  FocalTerms focal_terms(const W& d, const W& e, const W& others, const W& log_sum) const {
+    FocalTerms terms;
+    for (size_t h = 0; h < W::count; h++) {
+      const Focal f(job_.terms.focal, d.v[h], e.v[h], others.v[h], log_sum.v[h]);
+      terms.phi.v[h] = f.phi, terms.slope.v[h] = f.slope;
+    }
+    return terms;
+  }
+
+  // The m-th single class of each lane.
+  struct Single {
+    L d, e;
+    W share, phi, slope;
+  };
+  Single single(size_t m, const W& others, const W& log_sum) {
+    const L z = load(score_ + m * lanes<T>), d = unit_.difference(z), e = exp_nonpositive(d);
+    const W wide = unit_.wide_difference(z), share = widen(load(share_ + m * lanes<T>));
+    if (job_.terms.focal != 0) {
+      const FocalTerms terms = focal_terms(wide, widen(e), others, log_sum);
+      return {d, e, share, terms.phi, terms.slope};
+    }
+    const W phi = map_wide<T>([&](size_t h) { return log_sum.v[h] - wide.v[h]; });
+    return {d, e, share, phi, all_wide<T>(-1)};
+  }
+
+  // The gradient at the m-th single classes. Where p is nearly 1, p - 1 is minus the others.
+  void note_gradient(size_t m, const Factor<T>& inverse, const W& others, const W& log_sum,
+                     const W& slope_sum, const W& pull, const L& scale) {
+    const Single one = single(m, others, log_sum);
+    T wanted[lanes<T>], curb[lanes<T>];
+    for (size_t l = 0; l < lanes<T>; l++) {
+      const int64_t j = wanted_[m * lanes<T> + l];
+      const size_t at = unit_.position(lane(l), size_t(j));
+      wanted[l] = job_.has_dense() ? dense_[at] : T(0);
+      for (size_t n = 0; n < job_.terms.wanted; n++)
+        if (wanted_[n * lanes<T> + l] == j) wanted[l] += share_[n * lanes<T> + l];
+      curb[l] = job_.terms.cap ? curb_[at] : T(1);
+      if (job_.has_mask() && unit_.allowed()[at] == 0) curb[l] = 0;
+    }
+    const L p = inverse * one.e;
+    const L less = where_zero(one.d, all<T>(0) - inverse * narrow(others), p - all<T>(1));
+    const W a = widen(load(wanted)), wide_p = widen(p), wide_less = widen(less);
+    const L g = narrow(map_wide<T>([&](size_t h) {
+      const Lanes<double> rest = share_of(a.v[h], one.slope.v[h]) - slope_sum.v[h];
+      return (rest - slope_sum.v[h] * wide_less.v[h]) + pull.v[h] * wide_p.v[h];
+    }));
+    const L curbed = where_zero(load(curb), all<T>(0), g * load(curb));
+    store(gradient_ + m * lanes<T>, unit_.cooled(curbed * scale));
+  }
+
+  void write_loss(const W& wide) {
+    T loss[lanes<T>];
+    store(loss, narrow(wide));
+    for (size_t l = 0; l < unit_.count(); l++) job_.loss[row_ + l] = dead_[l] ? T(0) : loss[l];
+  }
+};
+
+template <class S>
+void cross_entropy(const Grid& grid, const Scores& scores, const Terms& terms, void* loss,
+                   const View& grad) {
+  const Job<S> job{grid, scores, terms, static_cast<Compute<S>*>(loss), {grid, grad}};
+  for_units<S>(
+      grid, side_by_side<S>(grid, scores.x),
+      [&](auto& unit) { return UnitLoss<S, std::decay_t<decltype(unit)>>(unit, job); });
+}
+
+template <class S>
+size_t check_soft(const Grid& grid, const View& soft, const PerRow& scale, double tolerance) {
+  using T = Compute<S>;
+  const Array<const S> q{grid, soft};
+  size_t bad = grid.stop;
+  for_units<S>(grid, q.columns(), [&](auto& unit) {
+    return [&](size_t row) {
+      T* numbers = unit.second();
+      unit.read(q, numbers, T(0));
+      unit.clear_beyond(numbers);
+      typename std::decay_t<decltype(unit)>::Sums sum;
+      Lanes<T> low = all<T>(0);
+      unit.each_position([&](size_t at) {
+        const Lanes<T> x = load(numbers + at);
+        sum.add(x, at);
+        low = max(all<T>(0) - x, low);
+      });
+      T total[lanes<T>], negative[lanes<T>];
+      store(total, narrow(value(sum.joined())));
+      store(negative, low);
+      double below = 0;
+      for (size_t l = 0; l < lanes<T>; l++) below = negative[l] > below ? negative[l] : below;
+      for (size_t l = 0; l < unit.count(); l++) {
+        const double off = total[l] - 1, least_share = unit.height == 1 ? below : negative[l];
+        const bool sound = off <= tolerance && off >= -tolerance && least_share == 0;
+        if (!sound && row + l < bad && of_row<T>(scale, row + l) != 0) bad = row + l;
+      }
+    };
+  });
+  return bad;
+}
+
+template <class S> double total(const void* from, size_t n) {
+  using T = Compute<S>;
+  const T* x = static_cast<const T*>(from);
+  Sum<T> sum;
+  size_t j = 0;
+  for (; j + lanes<T> <= n; j += lanes<T>) sum.add(load(x + j));
+  if (j < n) sum.add(load_first(x + j, n - j, T(0)));
+  double lane[lanes<double>];
+  store(lane, value(joined_lanes(sum)).v[0]);
+  return lane[0];
+}
+
+template <class I>
+softly::Survey survey_of(const void* from, size_t start, size_t stop, uint64_t classes,
+                         bool has_ignored, int64_t ignored) {
+  const I* target = static_cast<const I*>(from);
+  uint64_t counted = 0, bad = 0;
+  for (size_t i = start; i < stop; i++) {
+    const int64_t t = int64_t(target[i]);
+    const bool counts = !(has_ignored & (t == ignored));
+    counted += counts;
+    bad |= counts & (uint64_t(t) >= classes);
+  }
+  size_t first = stop;
+  for (size_t i = start; bad && first == stop; i++) {
+    const int64_t t = int64_t(target[i]);
+    if (!(has_ignored && t == ignored) && uint64_t(t) >= classes) first = i;
+  }
+  return {counted, first};
+}
+
+softly::Survey survey(const Integers& x, size_t start, size_t stop, uint64_t classes,
+                      bool has_ignored, int64_t ignored) {
+  const auto of = [&](auto one) {
+    return survey_of<decltype(one)>(x.data, start, stop, classes, has_ignored, ignored);
+  };
+  switch (x.bytes) {
+    case 1: return x.is_signed ? of(int8_t()) : of(uint8_t());
+    case 2: return x.is_signed ? of(int16_t()) : of(uint16_t());
+    case 4: return x.is_signed ? of(int32_t()) : of(uint32_t());
+    default: return x.is_signed ? of(int64_t()) : of(uint64_t());
+  }
+}
+
+template <class S> constexpr softly::Losses table() {
+  return {cross_entropy<S>, check_soft<S>, total<S>};
+}
+
+}  // namespace
+
+namespace softly {
+extern const Losses SOFTLY_JOIN(losses_, SOFTLY_LEVEL)[4];
+const Losses SOFTLY_JOIN(losses_, SOFTLY_LEVEL)[4] = {table<Float16>(), table<BFloat16>(),
+                                                      table<float>(), table<double>()};
+extern const SurveyTargets SOFTLY_JOIN(survey_, SOFTLY_LEVEL);
+const SurveyTargets SOFTLY_JOIN(survey_, SOFTLY_LEVEL) = survey;
+}  // namespace softly
