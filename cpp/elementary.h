@@ -32,7 +32,7 @@ template <> struct Exp<double> {
 template <class T> struct ExpParts {
   Lanes<T> n, shifted, p;
 
-  explicit ExpParts(Lanes<T> x) {
+  [[gnu::always_inline]] explicit ExpParts(Lanes<T> x) {
     using C = Exp<T>;
     x = max(all<T>(C::lowest), x);
     shifted = fma(x, all(C::log2e), all(C::round));
@@ -44,11 +44,11 @@ template <class T> struct ExpParts {
     for (int i = degree - 1; i >= 0; i--) q = fma(q, r, all(C::q[i]));
     p = fma(r * r, q, r);
   }
-  Lanes<T> exp() const { return scaled(all<T>(1) + p); }
+  [[gnu::always_inline]] Lanes<T> exp() const { return scaled(all<T>(1) + p); }
   Lanes<T> expm1() const { return scaled(p) + (scaled(all<T>(1)) - all<T>(1)); }
 
  private:
-  Lanes<T> scaled(const Lanes<T>& y) const {
+  [[gnu::always_inline]] Lanes<T> scaled(const Lanes<T>& y) const {
     return times_power_of_two(y, n, shifted, Exp<T>::mantissa, Exp<T>::unlift);
   }
 };
@@ -56,7 +56,7 @@ template <class T> struct ExpParts {
 // exp(x) for x <= 0: within 1 ulp and monotone as rounded; exp(-inf) = 0, NaN stays NaN.
 // Each step is monotone in x: the error of q reaches the result only through r^2 q, whose ulps are
 // smaller than those of r.
-template <class T> inline Lanes<T> exp_nonpositive(const Lanes<T>& x) {
+template <class T> [[gnu::always_inline]] inline Lanes<T> exp_nonpositive(const Lanes<T>& x) {
   return ExpParts<T>(x).exp();
 }
 

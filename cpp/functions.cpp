@@ -16,7 +16,7 @@ template <class S, class U> void open(U& unit, const Grid& grid, const Scores& s
 
 template <class S> void softmax(const Grid& grid, const Scores& scores, const View& to) {
   const Array<S> out{grid, to};
-  for_units<S>(grid, side_by_side<S>(grid, scores.x), [&](auto& unit) {
+  for_units<S>(grid, side_by_side(grid, scores.x), [&](auto& unit) {
     return [&](size_t) {
     using T = Compute<S>;
     open<S>(unit, grid, scores);
@@ -31,7 +31,7 @@ template <class S> void softmax(const Grid& grid, const Scores& scores, const Vi
 
 template <class S> void log_softmax(const Grid& grid, const Scores& scores, const View& to) {
   const Array<S> out{grid, to};
-  for_units<S>(grid, side_by_side<S>(grid, scores.x), [&](auto& unit) {
+  for_units<S>(grid, side_by_side(grid, scores.x, to), [&](auto& unit) {
     return [&](size_t) {
     open<S>(unit, grid, scores);
     const auto log_sum = narrow(unit.reduce(keep_nothing).log_sum());
@@ -42,7 +42,7 @@ template <class S> void log_softmax(const Grid& grid, const Scores& scores, cons
 }
 
 template <class S> void logsumexp(const Grid& grid, const Scores& scores, void* out) {
-  for_units<S>(grid, side_by_side<S>(grid, scores.x), [&](auto& unit) {
+  for_units<S>(grid, side_by_side(grid, scores.x), [&](auto& unit) {
     return [&](size_t i) {
     open<S>(unit, grid, scores);
     const auto value = narrow(unit.log_sum_exp(unit.reduce(keep_nothing)));
@@ -57,7 +57,7 @@ template <class S> void softmax_inverse(const Grid& grid, const Scores& scores, 
   const Array<const S> p{grid, scores.x};
   const Array<const uint8_t> where{grid, scores.where};
   const Array<S> out{grid, to};
-  for_units<S>(grid, p.columns(), [&](auto& unit) {
+  for_units<S>(grid, side_by_side(grid, scores.x, to), [&](auto& unit) {
     return [&](size_t) {
     T* logs = unit.kept();
     unit.read(p, logs, T(0));
@@ -74,7 +74,9 @@ template <class S> void softmax_inverse(const Grid& grid, const Scores& scores, 
       store(logs + at, log);
     });
     const Wide<T> total = value(sum.joined()), counted = value(count.joined());
-    const Wide<T> mean = map_wide<T>([&](size_t h) { return total.v[h] / counted.v[h]; });
+    const Wide<T> mean = map_wide<T>([&](size_t h) {
+      return where_zero(counted.v[h], all(0.0), total.v[h] / counted.v[h]);
+    });
     unit.ask(scores.temperature);
     const Lanes<T> t = load(unit.asked);
     unit.update(out, [&](size_t at) {
@@ -86,6 +88,12 @@ template <class S> void softmax_inverse(const Grid& grid, const Scores& scores, 
   });
 }
 
+// A gradient, exactly 0 where the mask (as last read) leaves a class out.
+template <class T, class U>
+Lanes<T> allowed(const Lanes<T>& x, U& unit, const Array<const uint8_t>& where, size_t at) {
+  return where ? where_zero(load(unit.allowed() + at), all<T>(0), x) : x;
+}
+
 // p (g - sum p g) / temperature
 template <class S>
 void softmax_vjp(const Grid& grid, const Scores& scores, const View& upstream, const View& to) {
@@ -93,7 +101,7 @@ void softmax_vjp(const Grid& grid, const Scores& scores, const View& upstream, c
   const Array<const S> probability{grid, scores.x}, gradient{grid, upstream};
   const Array<const uint8_t> where{grid, scores.where};
   const Array<S> out{grid, to};
-  for_units<S>(grid, probability.columns(), [&](auto& unit) {
+  for_units<S>(grid, side_by_side(grid, scores.x, upstream, to), [&](auto& unit) {
     return [&](size_t) {
     T *p = unit.kept(), *g = unit.second();
     unit.read(probability, p, T(0));
@@ -105,8 +113,9 @@ void softmax_vjp(const Grid& grid, const Scores& scores, const View& upstream, c
     unit.ask(scores.temperature);
     unit.update(out, [&](size_t at) {
       const Wide<T> wide = widen(load(g + at));
-      return unit.cooled(
-          load(p + at) * narrow(map_wide<T>([&](size_t h) { return wide.v[h] - dot.v[h]; })));
+      const Lanes<T> from_mean =
+          narrow(map_wide<T>([&](size_t h) { return wide.v[h] - dot.v[h]; }));
+      return allowed(unit.cooled(load(p + at) * from_mean), unit, where, at);
     });
     unit.finish(out);
     };
@@ -121,7 +130,7 @@ void log_softmax_vjp(const Grid& grid, const Scores& scores, const View& upstrea
   const Array<const S> log_probability{grid, scores.x}, gradient{grid, upstream};
   const Array<const uint8_t> where{grid, scores.where};
   const Array<S> out{grid, to};
-  for_units<S>(grid, log_probability.columns(), [&](auto& unit) {
+  for_units<S>(grid, side_by_side(grid, scores.x, upstream, to), [&](auto& unit) {
     return [&](size_t) {
     T *log_p = unit.kept(), *g = unit.second();
     unit.read(log_probability, log_p, -infinity<T>);
@@ -132,7 +141,8 @@ void log_softmax_vjp(const Grid& grid, const Scores& scores, const View& upstrea
     const Lanes<T> total = narrow(value(sum.joined())), minus = all<T>(0) - total;
     unit.ask(scores.temperature);
     unit.update(out, [&](size_t at) {
-      return unit.cooled(fma(exp_nonpositive(load(log_p + at)), minus, load(g + at)));
+      const Lanes<T> x = fma(exp_nonpositive(load(log_p + at)), minus, load(g + at));
+      return allowed(unit.cooled(x), unit, where, at);
     });
     unit.finish(out);
     };

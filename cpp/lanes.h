@@ -296,7 +296,7 @@ inline V interleaved(V a, V b, std::index_sequence<i...>) {
 }
 // n native vectors of n numbers, rows to columns: interleaving the first half of the rows with the
 // second moves one bit of the row's number into the column's; log2(n) times moves them all.
-template <class T> inline void transpose(Vector<T> (&rows)[native<T>]) {
+template <class T> [[gnu::always_inline]] inline void transpose(Vector<T> (&rows)[native<T>]) {
   constexpr size_t n = native<T>;
   constexpr std::make_index_sequence<n> all{};
 #pragma GCC unroll 4
@@ -349,6 +349,37 @@ template <class T> inline Lanes<T> max(const Lanes<T>& a, const Lanes<T>& b) {
 template <class T> inline Lanes<T> absolute(const Lanes<T>& x) {
   return map<T>([&](size_t i) { return x.v[i] < 0 ? -x.v[i] : x.v[i]; });
 }
+// f over all lanes, by halves: lane l with lane l + half.
+template <class V, class F> inline auto folded_vector(V v, F f) {
+  constexpr size_t half = sizeof(V) / sizeof(v[0]) / 2;
+  if constexpr (half == 1) {
+    return f(v[0], v[1]);
+  } else {
+    const auto halves = [&]<size_t... i>(std::index_sequence<i...>) {
+      return f(__builtin_shufflevector(v, v, i...), __builtin_shufflevector(v, v, (half + i)...));
+    };
+    return folded_vector(halves(std::make_index_sequence<half>()), f);
+  }
+}
+template <class T, class F> inline T folded(const Lanes<T>& x, F f) {
+  if constexpr (parts == 1) return folded_vector(x.v[0], f);
+  if constexpr (parts == 2) return folded_vector(f(x.v[0], x.v[1]), f);
+  if constexpr (parts == 4)
+    return folded_vector(f(f(x.v[0], x.v[2]), f(x.v[1], x.v[3])), f);
+}
+
+// Is x - x zero everywhere: no infinity, no NaN?
+template <class T> inline bool all_finite(const Lanes<T>& x) {
+  Bits<T> odd = {};
+  map<T>([&](size_t i) {
+    odd |= x.v[i] - x.v[i] == 0 ? Bits<T>{} : ~Bits<T>{};
+    return x.v[i];
+  });
+  uint64_t word[native_bytes / 8], any = 0;
+  __builtin_memcpy(word, &odd, sizeof(word));
+  for (uint64_t w : word) any |= w;
+  return any == 0;
+}
 // test == 0 ? yes : no
 template <class T>
 inline Lanes<T> where_zero(const Lanes<T>& test, const Lanes<T>& yes, const Lanes<T>& no) {
@@ -387,12 +418,50 @@ template <class T> struct Wide {
 inline Wide<double> widen(const Lanes<double>& x) { return {{x}}; }
 inline Lanes<double> narrow(const Wide<double>& x) { return x.v[0]; }
 
+// GCC would take these apart.
+using HalfVector = Native<float>::Half;
+inline Vector<double> as_doubles(HalfVector x) {
+#if defined(__AVX512F__)
+  return _mm512_cvtps_pd(x);
+#elif defined(__AVX2__)
+  return _mm256_cvtps_pd(x);
+#else
+  return __builtin_convertvector(x, Vector<double>);
+#endif
+}
+inline HalfVector as_floats(Vector<double> x) {  // rounded once
+#if defined(__AVX512F__)
+  return _mm512_cvtpd_ps(x);
+#elif defined(__AVX2__)
+  return _mm256_cvtpd_ps(x);
+#else
+  return __builtin_convertvector(x, HalfVector);
+#endif
+}
+template <size_t which> inline HalfVector half_of(Vector<float> x) {
+#if defined(__AVX512F__)
+  return _mm512_extractf32x8_ps(x, which);
+#elif defined(__AVX2__)
+  return _mm256_extractf128_ps(x, which);
+#else
+  return copied<HalfVector>(reinterpret_cast<const char*>(&x) + which * sizeof(HalfVector));
+#endif
+}
+inline Vector<float> joined(HalfVector low, HalfVector high) {
+#if defined(__AVX512F__)
+  return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+#elif defined(__AVX2__)
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(low), high, 1);
+#else
+  const HalfVector from[2] = {low, high};
+  return copied<Vector<float>>(from);
+#endif
+}
+
 template <size_t half> inline Lanes<double> widen_half(const Lanes<float>& x) {
   return map<double>([&](auto i) {
     constexpr size_t quarter = half * parts + i;  // which half of which native vector
-    Native<float>::Half from[2];
-    __builtin_memcpy(from, &x.v[quarter / 2], native_bytes);
-    return __builtin_convertvector(from[quarter % 2], Vector<double>);
+    return as_doubles(half_of<quarter % 2>(x.v[quarter / 2]));
   });
 }
 inline Wide<float> widen(const Lanes<float>& x) { return {{widen_half<0>(x), widen_half<1>(x)}}; }
@@ -400,12 +469,8 @@ inline Wide<float> widen(const Lanes<float>& x) { return {{widen_half<0>(x), wid
 inline Lanes<float> narrow(const Wide<float>& x) {  // rounded once
   return map<float>([&](auto i) {
     constexpr size_t low = 2 * i, high = low + 1;
-    const Native<float>::Half from[2] = {
-        __builtin_convertvector(x.v[low / parts].v[low % parts], Native<float>::Half),
-        __builtin_convertvector(x.v[high / parts].v[high % parts], Native<float>::Half)};
-    Vector<float> v;
-    __builtin_memcpy(&v, from, native_bytes);
-    return v;
+    return joined(as_floats(x.v[low / parts].v[low % parts]),
+                  as_floats(x.v[high / parts].v[high % parts]));
   });
 }
 

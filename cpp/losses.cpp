@@ -16,15 +16,14 @@ using softly::Integers;
 using softly::Terms;
 using softly::Type;
 
-inline int64_t integer(const Integers& x, size_t i) {
-  switch (x.bytes) {  // whole numbers above 2^63 do not name classes, and were turned away
-    case 1: return x.is_signed ? static_cast<const int8_t*>(x.data)[i]
-                               : static_cast<const uint8_t*>(x.data)[i];
-    case 2: return x.is_signed ? static_cast<const int16_t*>(x.data)[i]
-                               : static_cast<const uint16_t*>(x.data)[i];
-    case 4: return x.is_signed ? static_cast<const int32_t*>(x.data)[i]
-                               : int64_t(static_cast<const uint32_t*>(x.data)[i]);
-    default: return static_cast<const int64_t*>(x.data)[i];
+// Calls f with a pointer to the integers' own type.
+template <class F> inline auto with_type(const Integers& x, F f) {
+  const auto as = [&](auto one) { return f(static_cast<const decltype(one)*>(x.data)); };
+  switch (x.bytes) {
+    case 1: return x.is_signed ? as(int8_t()) : as(uint8_t());
+    case 2: return x.is_signed ? as(int16_t()) : as(uint16_t());
+    case 4: return x.is_signed ? as(int32_t()) : as(uint32_t());
+    default: return x.is_signed ? as(int64_t()) : as(uint64_t());
   }
 }
 
@@ -65,10 +64,6 @@ template <class S> struct Job {
   T class_weight(size_t j) const {
     return terms.class_weight ? static_cast<const T*>(terms.class_weight)[j] : T(1);
   }
-  bool uncounted(size_t row) const {
-    return of_row<T>(terms.scale, row) == 0 ||
-           (terms.has_ignored && integer(terms.index, row) == terms.ignored);
-  }
 };
 
 // The loss of unit after unit.
@@ -83,7 +78,7 @@ template <class S, class U> class UnitLoss {
         weight_(job.terms.class_weight ? U::room(job.grid) : 1),
         curb_(job.terms.cap ? U::room(job.grid) : 1), share_(job.terms.wanted * lanes<T>),
         score_(job.terms.wanted * lanes<T>), gradient_(job.terms.wanted * lanes<T>),
-        wanted_(job.terms.wanted * lanes<T>) {
+        wanted_(job.terms.wanted * lanes<T>), singles_(job.terms.wanted) {
     if (job.terms.class_weight) {
       unit.each_class([&](size_t at, size_t j) { weight_[at] = job.class_weight(j); });
       unit.clear_beyond(static_cast<T*>(weight_));
@@ -92,7 +87,7 @@ template <class S, class U> class UnitLoss {
 
   void operator()(size_t row) {
     row_ = row;
-    for (size_t l = 0; l < lanes<T>; l++) dead_[l] = job_.uncounted(row + lane(l));
+    read_heads();
     if (U::height == 1 && dead_[0]) return write_dead();
     open();
     want();
@@ -103,16 +98,57 @@ template <class S, class U> class UnitLoss {
   }
 
  private:
+  // What each lane knows of its row; in a Row all lanes are the same.
+  static constexpr size_t heads = U::height;
+
+  // The m-th single class of each lane.
+  struct Single {
+    L d, e;
+    W share, phi, slope;
+  };
+
   U& unit_;
   const Job<S>& job_;
-  Room<T> dense_, weight_, curb_;           // by position
-  Room<T> share_, score_, gradient_;        // by single class and lane
-  Room<int64_t> wanted_;
+  Room<T> dense_, weight_, curb_;     // by position
+  Room<T> share_, score_, gradient_;  // by single class and lane
+  Room<size_t> wanted_;
+  Room<Single> singles_;
   size_t row_ = 0;
-  bool dead_[lanes<T>], dense_stands_ = false;
+  alignas(lane_bytes) T scale_[lanes<T>];
+  bool dead_[lanes<T>], any_dead_ = false, dense_stands_ = false;
   W amount_ = all_wide<T>(0), dense_amount_ = all_wide<T>(0);
 
   size_t lane(size_t l) const { return least(l, unit_.count() - 1); }
+  // to[lane] = f(lane)
+  template <class F> void each_lane(T* to, F f) const {
+    if (heads == 1)
+      store(to, all(T(f(0))));
+    else
+      for (size_t l = 0; l < heads; l++) to[l] = f(l);
+  }
+
+  void read_heads() {
+    const Terms& terms = job_.terms;
+    const size_t m = terms.wanted;
+    if (m)
+      with_type(terms.index, [&](const auto* index) {
+        for (size_t l = 0; l < heads; l++)
+          for (size_t j = 0; j < m; j++)
+            wanted_[j * lanes<T> + l] = size_t(index[(row_ + lane(l)) * m + j]);
+      });
+    if (terms.scale.each)
+      each_lane(scale_, [&](size_t l) { return of_row<T>(terms.scale, row_ + lane(l)); });
+    else
+      store(scale_, all(T(terms.scale.value)));
+    any_dead_ = false;
+    for (size_t l = 0; l < heads; l++) {
+      dead_[l] = scale_[l] == 0 || (terms.has_ignored && int64_t(wanted_[l]) == terms.ignored);
+      any_dead_ |= dead_[l];
+    }
+    if (any_dead_)
+      for (size_t l = 0; l < heads; l++)
+        for (size_t j = 0; dead_[l] && j < m; j++) wanted_[j * lanes<T> + l] = 0;
+  }
 
   void write_dead() {
     job_.loss[row_] = 0;
@@ -139,22 +175,30 @@ template <class S, class U> class UnitLoss {
     const Terms& terms = job_.terms;
     if (job_.has_dense()) want_dense();
     amount_ = dense_amount_;
+    const T keep = T(1 - terms.smoothing);
+    const T* shares = static_cast<const T*>(terms.share);
     for (size_t m = 0; m < terms.wanted; m++) {
-      for (size_t l = 0; l < lanes<T>; l++) {
-        const size_t i = (row_ + lane(l)) * terms.wanted + m;
-        const size_t j = dead_[l] ? 0 : size_t(integer(terms.index, i));
-        const T share = terms.share ? static_cast<const T*>(terms.share)[i] : T(1);
-        const T kept = T(1 - terms.smoothing) * job_.class_weight(j);
-        wanted_[m * lanes<T> + l] = int64_t(j);
-        score_[m * lanes<T> + l] = unit_.pick(lane(l), j);
-        share_[m * lanes<T> + l] = dead_[l] ? T(0) : kept * share;
-      }
-      const W share = widen(load(share_ + m * lanes<T>));
-      amount_ = map_wide<T>([&](size_t h) { return amount_.v[h] + share.v[h]; });
+      T *share = share_ + m * lanes<T>, *score = score_ + m * lanes<T>;
+      const size_t* wanted = wanted_ + m * lanes<T>;
+      each_lane(score, [&](size_t l) { return unit_.pick(lane(l), wanted[l]); });
+      store(share, all(keep));
+      if (terms.class_weight)
+        each_lane(share, [&](size_t l) { return keep * job_.class_weight(wanted[l]); });
+      if (shares)
+        each_lane(share, [&](size_t l) {
+          return share[l] * shares[(row_ + lane(l)) * terms.wanted + m];
+        });
+      if (any_dead_)
+        each_lane(share, [&](size_t l) { return dead_[l] ? T(0) : share[l]; });
+      const W wide = widen(load(share));
+      amount_ = map_wide<T>([&](size_t h) { return amount_.v[h] + wide.v[h]; });
     }
     T amount[lanes<T>];
     store(amount, narrow(amount_));
-    for (size_t l = 0; l < lanes<T>; l++) dead_[l] |= amount[l] == 0 && terms.z_loss == 0;
+    for (size_t l = 0; l < heads; l++) {
+      dead_[l] |= amount[l] == 0 && terms.z_loss == 0;
+      any_dead_ |= dead_[l];
+    }
   }
 
   void want_dense() {
@@ -173,9 +217,10 @@ template <class S, class U> class UnitLoss {
     const L spread = this->spread(), keep = all(T(1 - terms.smoothing));
     typename U::Sums amount;
     unit_.each_position([&](size_t at) {
-      L a = terms.soft.data ? fma(keep, load(dense_ + at), spread) : spread;
+      const L own = terms.soft.data ? load(dense_ + at) : all<T>(0);
+      L a = fma(keep, own, spread);
+      if (job_.has_mask()) a = where_zero(load(unit_.allowed() + at), keep * own, a);
       if (terms.class_weight) a = a * load(weight_ + at);
-      if (job_.has_mask()) a = where_zero(load(unit_.allowed() + at), all<T>(0), a);
       store(dense_ + at, a);
     });
     unit_.clear_beyond(static_cast<T*>(dense_));
@@ -231,7 +276,7 @@ template <class S, class U> class UnitLoss {
       loss = slope_sum = all_wide<T>(0);
     }
     for (size_t m = 0; m < job_.terms.wanted; m++) {
-      const Single one = single(m, others, log_sum);
+      const Single& one = singles_[m] = single(m, others, log_sum);
       const W f = share_of(one.share, one.phi), g = share_of(one.share, one.slope);
       loss = map_wide<T>([&](size_t h) { return loss.v[h] + f.v[h]; });
       slope_sum = map_wide<T>([&](size_t h) { return slope_sum.v[h] + g.v[h]; });
@@ -247,15 +292,15 @@ template <class S, class U> class UnitLoss {
     write_loss(loss);
     if (!job_.grad) return;
 
-    T each_scale[lanes<T>];
-    for (size_t l = 0; l < lanes<T>; l++)
-      each_scale[l] = of_row<T>(job_.terms.scale, row_ + lane(l));
-    const L scale = load(each_scale);
+    const L scale = load(scale_);
     const Factor<T> inverse = total.inverse();
     const L factor = narrow(map_wide<T>([&](size_t h) { return pull.v[h] - slope_sum.v[h]; })) * scale;
     // The entries of single classes are known better than by the sum of their parts.
     for (size_t m = 0; m < job_.terms.wanted; m++)
-      note_gradient(m, inverse, others, log_sum, slope_sum, pull, scale);
+      note_gradient(m, inverse, others, slope_sum, pull, scale);
+    // One class of one row is set on the way: an answer on its way past the caches is not there to
+    // be mended.
+    const bool at_once = heads == 1 && job_.terms.wanted == 1;
     unit_.update(job_.grad, [&](size_t at) {
       L g;
       if constexpr (has_dense) {
@@ -269,20 +314,28 @@ template <class S, class U> class UnitLoss {
       } else {
         g = inverse * load(exps + at) * factor;
       }
-      return finished(g, at);
-    });
-    for (size_t m = 0; m < job_.terms.wanted; m++)
+      g = finished(g, at);
+      if (at_once && wanted_[0] - at < lanes<T>) {
+        T lane[lanes<T>];
+        store(lane, g);
+        lane[wanted_[0] - at] = gradient_[0];
+        g = load(lane);
+      }
+      return g;
+    }, at_once || job_.terms.wanted == 0);
+    for (size_t m = 0; m < job_.terms.wanted && !at_once; m++)
       for (size_t l = 0; l < unit_.count(); l++)
-        if (!dead_[l])
-          unit_.set(job_.grad, l, size_t(wanted_[m * lanes<T> + l]), gradient_[m * lanes<T> + l]);
-    for (size_t l = 0; l < unit_.count(); l++)
+        unit_.set(job_.grad, l, wanted_[m * lanes<T> + l], gradient_[m * lanes<T> + l]);
+    for (size_t l = 0; any_dead_ && l < unit_.count(); l++)
       if (dead_[l]) unit_.set_row(job_.grad, l, T(0));
     unit_.finish(job_.grad);
   }
 
-  // The gradient's way back through the cap and the temperature.
-  L finished(const L& g, size_t at) {
-    return unit_.cooled(job_.terms.cap ? g * load(curb_ + at) : g);
+  // The gradient's way back through the temperature, the cap and the mask.
+  L finished(L g, size_t at) {
+    if (job_.terms.cap) g = g * load(curb_ + at);
+    if (job_.has_mask()) g = where_zero(load(unit_.allowed() + at), all<T>(0), g);
+    return unit_.cooled(g);
   }
 
   struct FocalTerms {
@@ -297,11 +350,6 @@ template <class S, class U> class UnitLoss {
     return terms;
   }
 
-  // The m-th single class of each lane.
-  struct Single {
-    L d, e;
-    W share, phi, slope;
-  };
   Single single(size_t m, const W& others, const W& log_sum) {
     const L z = load(score_ + m * lanes<T>), d = unit_.difference(z), e = exp_nonpositive(d);
     const W wide = unit_.wide_difference(z), share = widen(load(share_ + m * lanes<T>));
@@ -314,34 +362,46 @@ template <class S, class U> class UnitLoss {
   }
 
   // The gradient at the m-th single classes. Where p is nearly 1, p - 1 is minus the others.
-  void note_gradient(size_t m, const Factor<T>& inverse, const W& others, const W& log_sum,
-                     const W& slope_sum, const W& pull, const L& scale) {
-    const Single one = single(m, others, log_sum);
-    T wanted[lanes<T>], curb[lanes<T>];
-    for (size_t l = 0; l < lanes<T>; l++) {
-      const int64_t j = wanted_[m * lanes<T> + l];
-      const size_t at = unit_.position(lane(l), size_t(j));
-      wanted[l] = job_.has_dense() ? dense_[at] : T(0);
-      for (size_t n = 0; n < job_.terms.wanted; n++)
-        if (wanted_[n * lanes<T> + l] == j) wanted[l] += share_[n * lanes<T> + l];
-      curb[l] = job_.terms.cap ? curb_[at] : T(1);
-      if (job_.has_mask() && unit_.allowed()[at] == 0) curb[l] = 0;
-    }
+  void note_gradient(size_t m, const Factor<T>& inverse, const W& others, const W& slope_sum,
+                     const W& pull, const L& scale) {
+    const Single& one = singles_[m];
+    const W a = all_shares(m);
     const L p = inverse * one.e;
     const L less = where_zero(one.d, all<T>(0) - inverse * narrow(others), p - all<T>(1));
-    const W a = widen(load(wanted)), wide_p = widen(p), wide_less = widen(less);
-    const L g = narrow(map_wide<T>([&](size_t h) {
+    const W wide_p = widen(p), wide_less = widen(less);
+    L g = narrow(map_wide<T>([&](size_t h) {
       const Lanes<double> rest = share_of(a.v[h], one.slope.v[h]) - slope_sum.v[h];
       return (rest - slope_sum.v[h] * wide_less.v[h]) + pull.v[h] * wide_p.v[h];
     }));
-    const L curbed = where_zero(load(curb), all<T>(0), g * load(curb));
-    store(gradient_ + m * lanes<T>, unit_.cooled(curbed * scale));
+    if (job_.terms.cap || job_.has_mask()) {
+      T curb[lanes<T>];
+      each_lane(curb, [&](size_t l) {
+        const size_t at = unit_.position(lane(l), wanted_[m * lanes<T> + l]);
+        const bool allowed = !job_.has_mask() || unit_.allowed()[at] != 0;
+        return !allowed ? T(0) : job_.terms.cap ? curb_[at] : T(1);
+      });
+      g = where_zero(load(curb), all<T>(0), g * load(curb));
+    }
+    store(gradient_ + m * lanes<T>, unit_.cooled(g * scale));
+  }
+  // How much the m-th single classes are wanted in all, as others of the row may be the same.
+  W all_shares(size_t m) const {
+    if (!job_.has_dense() && job_.terms.wanted == 1) return singles_[m].share;
+    T share[lanes<T>];
+    each_lane(share, [&](size_t l) {
+      const size_t j = wanted_[m * lanes<T> + l];
+      T sum = job_.has_dense() ? dense_[unit_.position(lane(l), j)] : T(0);
+      for (size_t n = 0; n < job_.terms.wanted; n++)
+        if (wanted_[n * lanes<T> + l] == j) sum += share_[n * lanes<T> + l];
+      return sum;
+    });
+    return widen(load(share));
   }
 
   void write_loss(const W& wide) {
-    T loss[lanes<T>];
-    store(loss, narrow(wide));
-    for (size_t l = 0; l < unit_.count(); l++) job_.loss[row_ + l] = dead_[l] ? T(0) : loss[l];
+    store_first(job_.loss + row_, narrow(wide), unit_.count());
+    for (size_t l = 0; any_dead_ && l < unit_.count(); l++)
+      if (dead_[l]) job_.loss[row_ + l] = 0;
   }
 };
 
@@ -350,7 +410,7 @@ void cross_entropy(const Grid& grid, const Scores& scores, const Terms& terms, v
                    const View& grad) {
   const Job<S> job{grid, scores, terms, static_cast<Compute<S>*>(loss), {grid, grad}};
   for_units<S>(
-      grid, side_by_side<S>(grid, scores.x),
+      grid, side_by_side(grid, scores.x, grad, terms.soft),
       [&](auto& unit) { return UnitLoss<S, std::decay_t<decltype(unit)>>(unit, job); });
 }
 
@@ -359,7 +419,7 @@ size_t check_soft(const Grid& grid, const View& soft, const PerRow& scale, doubl
   using T = Compute<S>;
   const Array<const S> q{grid, soft};
   size_t bad = grid.stop;
-  for_units<S>(grid, q.columns(), [&](auto& unit) {
+  for_units<S>(grid, side_by_side(grid, soft), [&](auto& unit) {
     return [&](size_t row) {
       T* numbers = unit.second();
       unit.read(q, numbers, T(0));
@@ -399,9 +459,8 @@ template <class S> double total(const void* from, size_t n) {
 }
 
 template <class I>
-softly::Survey survey_of(const void* from, size_t start, size_t stop, uint64_t classes,
+softly::Survey survey_of(const I* target, size_t start, size_t stop, uint64_t classes,
                          bool has_ignored, int64_t ignored) {
-  const I* target = static_cast<const I*>(from);
   uint64_t counted = 0, bad = 0;
   for (size_t i = start; i < stop; i++) {
     const int64_t t = int64_t(target[i]);
@@ -419,15 +478,9 @@ softly::Survey survey_of(const void* from, size_t start, size_t stop, uint64_t c
 
 softly::Survey survey(const Integers& x, size_t start, size_t stop, uint64_t classes,
                       bool has_ignored, int64_t ignored) {
-  const auto of = [&](auto one) {
-    return survey_of<decltype(one)>(x.data, start, stop, classes, has_ignored, ignored);
-  };
-  switch (x.bytes) {
-    case 1: return x.is_signed ? of(int8_t()) : of(uint8_t());
-    case 2: return x.is_signed ? of(int16_t()) : of(uint16_t());
-    case 4: return x.is_signed ? of(int32_t()) : of(uint32_t());
-    default: return x.is_signed ? of(int64_t()) : of(uint64_t());
-  }
+  return with_type(x, [&](const auto* target) {
+    return survey_of(target, start, stop, classes, has_ignored, ignored);
+  });
 }
 
 template <class S> constexpr softly::Losses table() {

@@ -105,8 +105,8 @@ class Held {
   size_t bytes() const { return size_t(buffer_.len); }
   ptrdiff_t stride(int d) const { return buffer_.strides[d] / buffer_.itemsize; }
   char format() const {
-    const char* f = buffer_.format;
-    return f ? f[*f == '@' || *f == '='] : 'B';
+    const char* f = buffer_.format;  // Python has seen to the order of bytes
+    return f ? f[*f == '@' || *f == '=' || *f == '<'] : 'B';
   }
   // float16, float32, float64; 16 bits without a sign are those of a bfloat16.
   Type type() const {

@@ -62,30 +62,38 @@ template <class T> inline Wide<T> value(const Sum<T>& x) {
 
 template <class T> constexpr size_t wide_lanes = Wide<T>::count * lanes<double>;
 
-// The sum over many, joined in the order of their numbers: of lanes (into every lane) or of parts.
-template <class T> inline Sum<T> joined_lanes(const Sum<T>& x) {
-  double lane[wide_lanes<T>], error[wide_lanes<T>];
-  double sum = 0, lost = 0;
-  for (size_t h = 0; h < Wide<T>::count; h++) {
-    store(lane + h * lanes<double>, x.sum.v[h]);
-    store(error + h * lanes<double>, x.lost.v[h]);
-  }
-  for (size_t i = 0; i < wide_lanes<T>; i++) {
-    const double next = sum + lane[i], back = next - sum;
-    lost += (sum - (next - back)) + (lane[i] - back) + error[i];
-    sum = next;
-  }
-  return {all_wide<T>(sum), all_wide<T>(lost)};
+// The sum over all lanes, in every lane; and of as many parts, lane by lane. Both join the first
+// half with the second, over and over, so that they agree in every bit.
+inline Sum<float> joined_lanes(const Sum<float>& x) {
+  const Lanes<double> half = x.sum.v[0] + x.sum.v[1];
+  return {all_wide<float>(folded(half, [](auto a, auto b) { return a + b; })), {}};
 }
-template <class T> inline Sum<T> joined_parts(const Sum<T> (&part)[wide_lanes<T>]) {
-  Sum<T> total;
-  for (const Sum<T>& x : part)
-    for (size_t h = 0; h < Wide<T>::count; h++) {
-      Lanes<double> error;
-      total.sum.v[h] = two_sum(total.sum.v[h], x.sum.v[h], error);
-      total.lost.v[h] = total.lost.v[h] + (error + x.lost.v[h]);
+inline Sum<double> joined_lanes(const Sum<double>& x) {
+  double lane[lanes<double>], lost[lanes<double>];
+  store(lane, x.sum.v[0]);
+  store(lost, x.lost.v[0]);
+  for (size_t half = lanes<double> / 2; half; half /= 2)
+    for (size_t l = 0; l < half; l++) {
+      const double sum = lane[l] + lane[l + half], back = sum - lane[l];
+      lost[l] += ((lane[l] - (sum - back)) + (lane[l + half] - back)) + lost[l + half];
+      lane[l] = sum;
     }
-  return total;
+  return {all_wide<double>(lane[0]), all_wide<double>(lost[0])};
+}
+template <class T> inline Sum<T> joined_parts(Sum<T> (&part)[wide_lanes<T>]) {
+  for (size_t half = wide_lanes<T> / 2; half; half /= 2)
+    for (size_t l = 0; l < half; l++)
+      for (size_t h = 0; h < Wide<T>::count; h++) {
+        Lanes<double>&sum = part[l].sum.v[h], &lost = part[l].lost.v[h];
+        if constexpr (sizeof(T) == 4) {
+          sum = sum + part[l + half].sum.v[h];
+        } else {
+          Lanes<double> error;
+          sum = two_sum(sum, part[l + half].sum.v[h], error);
+          lost = lost + (error + part[l + half].lost.v[h]);
+        }
+      }
+  return part[0];
 }
 
 // A factor known to twice the type's precision, so that a product is rounded once. Products are
@@ -101,19 +109,19 @@ template <class T> struct Total {
   Sum<T> rest;   // the sum of the other exponentials
 
   // The sum of exponentials, less one of the greatest.
-  Wide<T> others() const {
+  [[gnu::always_inline]] Wide<T> others() const {
     return map_wide<T>([&](size_t h) {
       return ties.v[h] - all(1.0) + (rest.sum.v[h] + rest.lost.v[h]);
     });
   }
   // log sum exp(score - max) = log1p(others): full relative accuracy where one class is nearly
   // certain
-  Wide<T> log_sum() const {
+  [[gnu::always_inline]] Wide<T> log_sum() const {
     const Wide<T> sum = others();
     return map_wide<T>([&](size_t h) { return log1p_nonnegative(sum.v[h]); });
   }
   // 1 / sum exp(score - max)
-  Factor<T> inverse() const {
+  [[gnu::always_inline]] Factor<T> inverse() const {
     Wide<T> high, low;
     for (size_t h = 0; h < Wide<T>::count; h++) {
       Lanes<double> lost;

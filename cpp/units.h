@@ -24,6 +24,7 @@ using softly::Scores;
 using softly::View;
 
 constexpr size_t longest_short_row = 48;
+constexpr size_t longest_picked_row = 5;  // beyond, transposing takes fewer shuffles
 constexpr size_t fewest_columns = 8;  // side by side, for which a tall tile is worth its idle lanes
 
 inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
@@ -46,10 +47,18 @@ template <class T, size_t few = 0> class Room {
   Room(const Room&) = delete;
   Room& operator=(const Room&) = delete;
   operator T*() { return data_; }
+  operator const T*() const { return data_; }
 
  private:
   alignas(lane_bytes) std::conditional_t<few == 0, T*, T[few ? few : 1]> data_;
 };
+
+// Are rows neighbours, entry by entry, as columns are, and enough of them?
+[[gnu::always_inline]] inline bool columns(const Grid& grid, const View& view) {
+  const size_t last = grid.dimensions - 1;
+  return view.data && !view.offsets && view.step != 1 && view.stride[last] == 1 &&
+         grid.size[last] >= fewest_columns;
+}
 
 // An array's numbers, by row and class.
 template <class S> struct Array {
@@ -57,7 +66,7 @@ template <class S> struct Array {
   const View& view;
 
   explicit operator bool() const { return view.data; }
-  S* row(size_t i) const {
+  [[gnu::always_inline]] S* row(size_t i) const {
     S* at = static_cast<S*>(view.data);
     if (grid.dimensions == 1) return at + ptrdiff_t(i) * view.stride[0];
     for (size_t d = grid.dimensions; d-- > 0; i /= grid.size[d])
@@ -69,14 +78,9 @@ template <class S> struct Array {
   }
   // A row's entries are neighbours.
   bool dense() const { return view.step == 1 && !view.offsets; }
-  // Rows are neighbours, entry by entry, and there are enough of them.
-  bool columns() const {
-    const size_t last = grid.dimensions - 1;
-    return grid.dimensions && !view.offsets && view.step != 1 && view.stride[last] == 1 &&
-           grid.size[last] >= fewest_columns;
-  }
+  [[gnu::always_inline]] bool columns() const { return ::columns(grid, view); }
   // All rows in one piece.
-  bool contiguous() const {
+  [[gnu::always_inline]] bool contiguous() const {
     return dense() && grid.dimensions == 1 && view.stride[0] == ptrdiff_t(grid.k);
   }
 };
@@ -115,13 +119,16 @@ template <class T> struct Heads {
       return scaled ? d / t.v[h] : d;
     });
   }
-  void ask(const PerRow& t, size_t row, size_t count) {
+  [[gnu::always_inline]] void ask(const PerRow& t, size_t row, size_t count) {
     scaled = t.each || t.value != 1;
-    for (size_t l = 0; l < lanes<T>; l++) asked[l] = of_row<T>(t, row + least(l, count - 1));
+    if (!t.each)
+      store(asked, all(T(t.value)));
+    else
+      for (size_t l = 0; l < lanes<T>; l++) asked[l] = of_row<T>(t, row + least(l, count - 1));
   }
   // x / temperature as it was asked for; 0 / 0 is the limit 0.
   Lanes<T> cooled(const Lanes<T>& x) const {
-    return scaled ? where_zero(x, x, x / load(asked)) : x;
+    return scaled ? where_zero(x, x, x / load(asked)) + all<T>(0) : x;
   }
   Wide<T> log_sum_exp(const Total<T>& total) const {
     const Wide<T> top_score = widen(max), t = widen(temperature), log = total.log_sum();
@@ -186,10 +193,7 @@ template <class S> inline Compute<S> greatest(const S* z, size_t k) {
     for (size_t i = 0; i < 4; i++) m[i] = max(load(z + j + i * lanes<T>), m[i]);
   for (; j + lanes<T> <= k; j += lanes<T>) m[0] = max(load(z + j), m[0]);
   if (j < k) m[0] = max(load_first(z + j, k - j, -infinity<T>), m[0]);
-  T lane[lanes<T>], result = -infinity<T>;
-  store(lane, max(max(m[0], m[1]), max(m[2], m[3])));
-  for (T x : lane) result = x > result ? x : result;
-  return result;
+  return folded(max(max(m[0], m[1]), max(m[2], m[3])), [](auto a, auto b) { return a > b ? a : b; });
 }
 
 template <class S> class Row : public Heads<Compute<S>>, public Reducing<Row<S>, Compute<S>> {
@@ -236,10 +240,9 @@ template <class S> class Row : public Heads<Compute<S>>, public Reducing<Row<S>,
       gathered_ = true;
       nan = settle<T>(line_, grid_.k, 1, top, t);
     }
-    for (size_t l = 0; l < lanes<T>; l++) {
-      this->top[l] = top;
-      this->settled_lane[l] = this->settled, this->nan[l] = nan;
-    }
+    if (this->settled)
+      for (size_t l = 0; l < lanes<T>; l++)
+        this->top[l] = top, this->nan[l] = nan, this->settled_lane[l] = true;
     this->max = all(this->settled ? T(0) : top);
     this->temperature = all(this->settled ? T(1) : t);
   }
@@ -283,15 +286,14 @@ template <class S> class Row : public Heads<Compute<S>>, public Reducing<Row<S>,
   T pick(size_t, size_t j) { return gathered_ ? line_[j] : number(memory_[j]); }
   size_t position(size_t, size_t j) const { return j; }
   Wide<T> count_over_row(const Lanes<T>& x) const {
-    T lane[lanes<T>];
-    double sum = 0;
-    store(lane, x);
-    for (T c : lane) sum += c;
-    return all_wide<T>(sum);
+    Sum<T> sum;
+    sum.add(x);
+    return value(joined_lanes(sum));
   }
 
-  // The answer is f(position); then single entries may be set; then it is finished.
-  template <class F> void update(const Array<S>& out, F f) {
+  // The answer is f(position); then, unless that was for good, single entries may be set; then it
+  // is finished.
+  template <class F> void update(const Array<S>& out, F f, bool for_good = true) {
     S* to = out.row(row_);
     const size_t k = grid_.k;
     if (!out.dense()) {
@@ -304,7 +306,7 @@ template <class S> class Row : public Heads<Compute<S>>, public Reducing<Row<S>,
       return;
     }
     size_t j = 0;
-    if (grid_.past_caches) {
+    if (grid_.past_caches && for_good) {
       constexpr size_t line = lanes<T> * sizeof(S);
       const size_t beyond = reinterpret_cast<uintptr_t>(to) % line / sizeof(S);
       j = beyond ? least(lanes<T> - beyond, k) : 0;
@@ -349,7 +351,7 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
     Sum<T>& of(size_t at) { return part[at / height % lanes<T>]; }
     template <class X> void add(const X& x, size_t at) { of(at).add(x); }
     void add_product(const Lanes<T>& a, const Lanes<T>& b, size_t at) { of(at).add_product(a, b); }
-    Sum<T> joined() const { return joined_parts<T>(part); }
+    Sum<T> joined() { return joined_parts<T>(part); }
   };
   using Sums = std::conditional_t<tall, TallSums, ShortSums>;
 
@@ -376,14 +378,11 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
     Lanes<T> m = all(-infinity<T>);
     for (size_t j = 0; j < grid_.k; j++) m = ::max(load(entry_ + j * height), m);
     this->max = m;
-    this->settled = false;
-    store(this->top, m);
     ask(scores.temperature);
     this->temperature = load(this->asked);
-    for (size_t l = 0; l < height; l++) {
-      this->settled_lane[l] = this->needs_settling(this->top[l], this->asked[l]);
-      this->settled |= this->settled_lane[l];
-    }
+    const bool sound = !this->scaled || (all_finite(this->temperature) &&
+                                         all_finite(all<T>(1) / this->temperature));
+    this->settled = !(sound && all_finite(m));
     if (this->settled) settle_rows();
   }
 
@@ -418,7 +417,7 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
   size_t position(size_t l, size_t j) const { return j * height + l; }
   Wide<T> count_over_row(const Lanes<T>& x) const { return widen(x); }
 
-  template <class F> void update(const Array<S>&, F f) {
+  template <class F> void update(const Array<S>&, F f, bool = true) {
     for (size_t j = 0; j < grid_.k; j++) store(entry_ + j * height, f(j * height));
   }
   void set(const Array<S>&, size_t l, size_t j, T x) { entry_[j * height + l] = x; }
@@ -443,8 +442,10 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
   void settle_rows() {
     T top[height], t[height];
     store(top, this->max);
+    store(this->top, this->max);
     store(t, this->temperature);
     for (size_t l = 0; l < height; l++) {
+      this->settled_lane[l] = this->needs_settling(top[l], t[l]);
       if (!this->settled_lane[l]) continue;
       this->nan[l] = settle<T>(entry_ + l, grid_.k, height, top[l], t[l]);
       top[l] = 0, t[l] = 1;
@@ -464,18 +465,39 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
   // Rows to columns, n by n. Lanes without a row repeat the last one.
   template <class A> void read_rows(const Array<A>& from, T* to) const {
     const size_t k = grid_.k;
+    const bool one_piece = from.contiguous();
+    if (one_piece && count_ == height && k <= longest_picked_row) {
+      const A* first = from.row(row_);
+      prepare_picks();
+      for (size_t r = 0; r < height; r += n) {
+        Vector<T> v[longest_picked_row];
+        for (size_t i = 0; i < k; i++) v[i] = widened(first + r * k + i * n);
+        for (size_t j = 0; j < k; j++) {
+          const Vector<T> column = picked(v, j, into_columns_);
+          __builtin_memcpy(to + j * height + r, &column, sizeof(column));
+        }
+      }
+      return;
+    }
+    if (one_piece && (grid_.stop - row_ - height) * k >= n && grid_.stop - row_ > height) {
+      const A* first = from.row(row_);  // what whole vectors read beyond a row belongs to later rows
+      return read_blocks(to, [=](size_t l, size_t c) { return widened(first + l * k + c); });
+    }
     const A *row[height], *end[height];  // numbers up to end may be read
     for (size_t l = 0; l < height; l++) row[l] = from.row(row_ + least(l, count_ - 1));
-    const bool one_piece = from.contiguous();
     for (size_t l = 0; l < height; l++) end[l] = (one_piece ? row[count_ - 1] : row[l]) + k;
+    read_blocks(to, [&](size_t l, size_t c) {
+      const A* at = row[l] + c;
+      return at + n <= end[l] ? widened(at) : widened_first(at, k - c);
+    });
+  }
+  template <class F> [[gnu::always_inline]] void read_blocks(T* to, F vector_at) const {
+    const size_t k = grid_.k;
     for (size_t c = 0; c < k; c += n)
       for (size_t r = 0; r < height; r += n) {
         Vector<T> m[n];
 #pragma GCC unroll 16
-        for (size_t i = 0; i < n; i++) {
-          const A* at = row[r + i] + c;
-          m[i] = at + n <= end[r + i] ? widened(at) : widened_first(at, k - c);
-        }
+        for (size_t i = 0; i < n; i++) m[i] = vector_at(r + i, c);
         transpose<T>(m);
 #pragma GCC unroll 16
         for (size_t i = 0; i < n; i++)
@@ -483,10 +505,47 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
       }
   }
 
+  // Very short rows of a whole tile: each vector is picked, number by number, from all of them.
+  Vector<T> picked(const Vector<T>* from, size_t which, const Bits<T>* picks) const {
+    const size_t k = grid_.k;
+    Vector<T> v = from[0];
+    for (size_t i = 1; i < k; i++)
+      v = __builtin_shuffle(v, from[i], picks[which * (longest_picked_row - 1) + i - 1]);
+    return v;
+  }
+  // Vector i holds the numbers i n .. i n + n of n rows, which is class number % k of row
+  // number / k. A pick below n is what stands there, n + m is number m of the next vector.
+  void prepare_picks() const {
+    if (picks_ready_) return;
+    picks_ready_ = true;
+    const size_t k = grid_.k;
+    for (size_t j = 0; j < k; j++)
+      for (size_t i = 1; i < k; i++)
+        for (size_t l = 0; l < n; l++) {
+          const size_t number = l * k + j, place = j * n + l;  // into columns; and back, into rows
+          const size_t pick = j * (longest_picked_row - 1) + i - 1;
+          const size_t stays = i == 1 && number < n ? number : l;
+          into_columns_[pick][l] = number / n == i ? n + number % n : stays;
+          const size_t kept = i == 1 && place % k == 0 ? place / k : l;
+          into_rows_[pick][l] = place % k == i ? n + place / k : kept;
+        }
+  }
+
   // Columns to rows, packed in the block first: what a whole vector writes beyond a row's end, the
   // next row writes over. So the last columns come first.
   void write_rows(const Array<S>& out) {
     const size_t k = grid_.k;
+    if (picks_ready_ && count_ == height) {
+      for (size_t r = 0; r < height; r += n) {
+        Vector<T> v[longest_picked_row];
+        for (size_t j = 0; j < k; j++) v[j] = copied<Vector<T>>(entry_ + j * height + r);
+        for (size_t i = 0; i < k; i++) {
+          const auto row = narrowed<S>(picked(v, i, into_rows_));
+          __builtin_memcpy(block_ + r * k + i * n, &row, sizeof(row));
+        }
+      }
+      return write_block(out);
+    }
     for (size_t r = 0; r < height; r += n)
       for (size_t c = (k - 1) / n * n;; c -= n) {
         Vector<T> m[n];
@@ -501,6 +560,10 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
         }
         if (c == 0) break;
       }
+    write_block(out);
+  }
+  void write_block(const Array<S>& out) {
+    const size_t k = grid_.k;
     if (!out.contiguous()) {
       for (size_t l = 0; l < count_; l++)
         __builtin_memcpy(out.row(row_ + l), block_ + l * k, k * sizeof(S));
@@ -508,10 +571,13 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
     }
     S* to = out.row(row_);
     constexpr size_t line = lanes<T> * sizeof(S);
+    const bool past = grid_.past_caches && reinterpret_cast<uintptr_t>(to) % line == 0;
     size_t j = 0;
-    if (grid_.past_caches && reinterpret_cast<uintptr_t>(to) % line == 0)
-      for (; j + lanes<T> <= count_ * k; j += lanes<T>) stream(to + j, load<S>(block_ + j));
-    __builtin_memcpy(to + j, block_ + j, (count_ * k - j) * sizeof(S));
+    for (; j + lanes<T> <= count_ * k; j += lanes<T>) {
+      const Lanes<T> x = load<S>(block_ + j);
+      past ? stream(to + j, x) : store(to + j, x);
+    }
+    if (j < count_ * k) __builtin_memcpy(to + j, block_ + j, (count_ * k - j) * sizeof(S));
   }
 
   void write_columns(const Array<S>& out) {
@@ -534,6 +600,9 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
   size_t row_ = 0, count_ = 0;
   static constexpr size_t few = tall ? 0 : (longest_short_row + lanes<T>) * height;
   Room<T, few> entry_, second_, allowed_;
+  mutable bool picks_ready_ = false;
+  mutable Bits<T> into_columns_[longest_picked_row * (longest_picked_row - 1)],
+      into_rows_[longest_picked_row * (longest_picked_row - 1)];
   Room<S, few> block_;
 };
 
@@ -541,8 +610,9 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
 
 const auto keep_nothing = [](size_t, const auto&, const auto&) {};
 
-template <class S> bool side_by_side(const Grid& grid, const View& x) {
-  return Array<S>{grid, x}.columns();
+// Do the rows of any of the arrays lie as columns do?
+template <class... V> bool side_by_side(const Grid& grid, const V&... views) {
+  return (columns(grid, views) || ...);
 }
 
 // Puts fill where the mask leaves a class out.

@@ -176,9 +176,9 @@ def _exact_pair(p, g, where):
 
 
 def _over(x, temperature):
-    """x / T, where 0 / 0 is 0 and T = inf leaves nothing."""
+    """x / T, where 0 / 0 is 0 and T = inf leaves nothing; NaN stays."""
     temperature = _number(temperature)
-    if x == 0 or temperature == mp.inf:
+    if x == 0 or (temperature == mp.inf and not mp.isnan(x)):
         return mp.zero
     return x / temperature if temperature else mp.sign(x) * mp.inf
 

@@ -258,6 +258,21 @@ def test_tempered_logsumexp_agrees_with_the_oracle(classes, dtype):
             assert error <= LOGARITHM * unit, (name, temperature)
 
 
+@pytest.mark.skipif(not NATIVE, reason="test_contract.py says what the reference may do")
+@pytest.mark.parametrize("function", [softly.softmax, softly.log_softmax])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_order_of_neighbouring_numbers_at_any_temperature(function, dtype):
+    """Runs of scores one unit in the last place apart: dividing them makes ties, never turns."""
+    rng = np.random.default_rng(17)
+    bits = {4: np.uint32, 8: np.uint64}[dtype.itemsize]
+    starts = np.concatenate([rng.uniform(1e-3, 50, 30), 2.0 ** np.arange(-9, 6)]).astype(dtype)
+    runs = starts.view(bits)[:, None] - bits(500) + np.arange(1000, dtype=bits)
+    rows = np.concatenate([-runs.view(dtype)[:, ::-1], np.zeros((len(starts), 1), dtype)], axis=1)
+    for temperature in (1e-3, 0.3, 1 / 3, 0.999, 1.7, 30, 1e30):
+        answer = function(rows, axis=1, temperature=temperature)
+        assert (np.diff(answer, axis=1) >= 0).all(), temperature
+
+
 LIMITS = np.array(
     [
         [1, 3, 3, -np.inf, -3e300],

@@ -26,6 +26,7 @@ from family import (
     same_bits,
     temperatures,
 )
+from softly.kernels import chosen
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -44,7 +45,7 @@ class Library:
     slow: bool = False  # it compiles every operation for every shape
 
     def some(self, cases):
-        return cases[:2] if self.slow else cases
+        return cases[:1] if self.slow else cases
 
 
 def strict():
@@ -69,7 +70,7 @@ def dask():
         "dask",
         library.Array,
         lambda array: library.from_array(array, chunks=4),  # cuts the classes as well
-        [SINGLE, DOUBLE],
+        [SINGLE],
         compute,
     )
 
@@ -103,7 +104,7 @@ def check(library, function, given, **options):
 @pytest.mark.parametrize("function", OVER_AN_AXIS)
 def test_functions_over_every_axis(library, function):
     for dtype in library.dtypes:
-        for axis in library.some([1, (0, 2), None, 0, -1, (2, 1), (0, 1, 2)]):
+        for axis in library.some([(0, 2), 1, None, 0, -1, (2, 1), (0, 1, 2)]):
             check(library, function, arguments(function, (4, 5, 7), dtype), axis=axis)
         check(library, function, arguments(function, (), dtype))
 
@@ -128,7 +129,7 @@ def test_functions_with_temperatures(library, function):
         check(library, function, given, axis=1, temperature=each[:, None])
         check(library, function, given, axis=0, temperature=np.ones((1, 7), dtype))
         if function is not softly.softmax_inverse:  # 0 and infinity have no inverse
-            for temperature in (0, 0.0, np.inf):
+            for temperature in library.some([0, 0.0, np.inf]):
                 check(library, function, given, axis=1, temperature=temperature)
             each[::2], each[1] = 0, np.inf
             check(library, function, given, axis=1, temperature=each)
@@ -257,8 +258,8 @@ def test_dask_stays_lazy(function):
         )
         options = [{"axis": axis} for axis in (0, 1, None)]
         options.append({"axis": 1, "temperature": each, "where": mask})
-    for chosen in options:
-        answer = function(*given, **chosen)
+    for option in options:
+        answer = function(*given, **option)
         assert isinstance(answer, library.Array)
         with pytest.raises(AssertionError, match="it was computed"):
             answer.compute(scheduler="synchronous")
@@ -346,12 +347,12 @@ def test_tensors_get_numpys_bits(torch, function, dtype):
         number = temperatures(function)[0]
         options.append({"axis": 2, "temperature": number, "where": where[0]})
     given = arguments(function, (4, 5, 6), dtype)
-    for chosen in options:
-        wanted = function(*given, **chosen)
+    for option in options:
+        wanted = function(*given, **option)
         tensors = [tensor(torch, array) for array in given]
         put = {
             name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-            for name, value in chosen.items()
+            for name, value in option.items()
         }
         answer = function(*tensors, **put)
         assert isinstance(answer, torch.Tensor)
@@ -473,9 +474,10 @@ def test_tensors_that_are_views_of_other_types_are_not_misread(torch):
 
 
 def test_no_tensor_is_copied():
+    """Nor is the generic form loaded for those that lie where the kernels can read them."""
     pytest.importorskip("torch")
     code = """
-import resource, torch, softly
+import resource, sys, torch, softly
 def peak():
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for dtype in (torch.float32, torch.bfloat16):
@@ -485,10 +487,13 @@ for dtype in (torch.float32, torch.bfloat16):
     for axis in (0, 1):
         softly.softmax(t, axis=axis, out=t)
         softly.logsumexp(t, axis=axis)
-    assert peak() - before < t.nbytes / 8, (dtype, peak() - before)
+    print(100 * (peak() - before) // t.nbytes, end=" ")
+print("array_api_compat" in sys.modules)
 """
-    if sys.platform == "linux":
-        run(code)
+    if sys.platform == "linux" and chosen.name.startswith("native"):
+        *percents, generic = run(code).split()
+        assert max(map(int, percents)) <= 10
+        assert generic == "False"
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -569,16 +574,10 @@ for name in {[function.__name__ for function in FUNCTIONS]}:
     options = [{{}}]
     if name not in {[function.__name__ for function in ELEMENTWISE]}:
         options += [{{"axis": 1, "temperature": np.ones(4), "where": x > 0}}]
-    for chosen in options:
-        function(*given, **chosen)
-        function(*(array.tolist() for array in given), **chosen)
+    for option in options:
+        function(*given, **option)
+        function(*(array.tolist() for array in given), **option)
 softly.cross_entropy(x, np.zeros(4, int), return_grad=True)
 print(sorted({HEAVY} & set(sys.modules)))
 """
     assert run(code) == "[]\n"
-
-
-def test_tensors_on_the_processor_do_without_the_generic_form():
-    pytest.importorskip("torch")
-    code = "import sys, torch, softly; softly.softmax(torch.ones(3)); print(sorted(sys.modules))"
-    assert "array_api_compat" not in run(code)

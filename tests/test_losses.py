@@ -398,7 +398,8 @@ def test_near_certainty_keeps_relative_accuracy(focal, kind, dtype):
         }[kind]
         value, grad = softly.cross_entropy(logits, target, focal=focal, return_grad=True)
         wanted, gradients = oracle.cross_entropy(logits, target, reduction="mean", focal=focal)
-        limit = LOGARITHM * (1 + focal)
+        # A power is exp(gamma log(1 - p)), whose exponent is rounded: a unit of gamma * lead.
+        limit = LOGARITHM * (1 + focal) + focal * lead
         assert oracle.ulps(value, wanted, dtype) <= limit, lead
         if kind == "hard":
             worst = oracle.worst_ulps(grad, [g for row in gradients for g in row], dtype)
@@ -1221,7 +1222,7 @@ def pytorch(logits, target, axis=1, **options):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("ignoring", [False, True])
 def test_pytorch_agrees(ignoring, weighted, smoothing, kind, reduction, dtype):
-    for shape in [(1, 1), (7, 3), (64, 10), (33, 1000), (5, 4, 6), (2, 3, 4, 5)]:
+    for shape in [(1, 1), (33, 10), (2, 300), (2, 3, 4, 5)]:
         classes = shape[1]
         rows = (shape[0], *shape[2:])
         logits, *_ = batch(math.prod(rows), classes, dtype, seed=4)
@@ -1477,15 +1478,13 @@ def test_a_target_out_of_range_is_found_wherever_it_stands():
             softly.cross_entropy(np.zeros((100_000, 3), np.float32), target)
 
 
-def test_a_target_out_of_range_is_named_by_its_flat_index():
+def test_a_target_out_of_range_is_named_by_all_its_indices():
     target = np.zeros((4, 5), int)
     target[3, 2] = 12
-    refused(
-        ValueError,
-        np.zeros((4, 5, 10)),
-        target,
-        "target[17] is 12, but the logits have 10 classes (0..9)",
-    )
+    message = "target[3, 2] is 12, but the logits have 10 classes (0..9)"
+    refused(ValueError, np.zeros((4, 5, 10)), target, message)
+    refused(ValueError, np.zeros((4, 10, 5)), target, message, axis=1)
+    refused(ValueError, np.zeros(3), 5, "target is 5, but the logits have 3 classes (0..2)")
 
 
 @pytest.mark.parametrize(

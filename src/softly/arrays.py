@@ -22,15 +22,17 @@ Array = NDArray[Any]
 Axis = int | tuple[int, ...] | None
 Leave = Callable[[Array], Any]  # makes an answer one of the caller's library
 
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+FLOAT16, FLOAT32, FLOAT64 = (np.dtype(f) for f in (np.float16, np.float32, np.float64))
 BFLOAT16 = np.dtype(np.uint16)  # its bits
-_DIRECT = (FLOAT64, FLOAT32, np.dtype(np.float16))
+_DIRECT = (FLOAT64, FLOAT32, FLOAT16)
 
 
 def enter(x: Any, name: str) -> tuple[Array, Leave | None]:
     """The numbers as the kernels read them, and how an answer leaves (None: as it is)."""
-    if type(x) is np.ndarray and x.dtype in _DIRECT and x.flags.aligned and x.dtype.isnative:
-        return x, None
+    if type(x) is np.ndarray:
+        dtype = x.dtype
+        if (dtype is FLOAT64 or dtype is FLOAT32 or dtype is FLOAT16) and x.flags.aligned:
+            return x, None
     if is_tensor(x):
         return _tensor_memory(x, name), _as_tensor
     array = np.asarray(x)
@@ -120,7 +122,7 @@ def require_one_library(first: Any, others: dict[str, Any], name: str) -> None:
     """All arrays beside a foreign one must be of its library, and none may beside others."""
     home = _library(first)
     for other, x in others.items():
-        if x is None or isinstance(x, bool | int | float):
+        if x is None or isinstance(x, bool | int | float | np.generic | list):
             continue
         if _library(x) != home:
             raise TypeError(
@@ -181,12 +183,11 @@ def axes_of(values: Array, axis: Axis, name: str = "x") -> tuple[int, ...]:
             axes = tuple(sorted(normalize_axis_tuple(axis, n, "axis")))
         except AxisError:
             raise AxisError(f"axis {axis} is out of range for {name} of shape {values.shape}") from None
-    for a in axes:
-        if values.shape[a] == 0:
-            raise ValueError(
-                f"{name} has shape {values.shape}: along axis {axis} there is no entry, "
-                "but at least one class is needed"
-            )
+    if 0 in values.shape and any(values.shape[a] == 0 for a in axes):
+        raise ValueError(
+            f"{name} has shape {values.shape}: along axis {axis} there is no entry, "
+            "but at least one class is needed"
+        )
     return axes
 
 
@@ -198,11 +199,14 @@ def temperature_of(
     temperature: Any, shape: tuple[int, ...], axes: tuple[int, ...], dtype: np.dtype[Any]
 ) -> float | Array:
     """A number, or one for each row in C order, in the type computed in."""
+    if type(temperature) is float and temperature == 1.0:
+        return temperature
     if type(temperature) is float or type(temperature) is int:
         number = float(temperature)
         if not number >= 0:
             raise ValueError(f"temperature is {temperature}, but it must be 0 or more")
-        return number
+        with np.errstate(over="ignore"):
+            return float(computed(dtype).type(number))
     given = widened(enter(temperature, "temperature")[0])
     if given.ndim == 0:
         return temperature_of(float(given), shape, axes, dtype)
@@ -218,7 +222,21 @@ def temperature_of(
         raise ValueError(
             f"temperature[{bad[0]}] is {given.flat[bad[0]]}, but it must be 0 or more"
         )
-    return np.ascontiguousarray(given.reshape(-1), computed(dtype))
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(given.reshape(-1), computed(dtype))
+
+
+def require_broadcast(where: Any, shape: tuple[int, ...]) -> None:
+    if where is None:
+        return
+    try:
+        fits = np.broadcast_shapes(where.shape, shape) == tuple(shape)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"where has shape {where.shape}, which does not broadcast to the scores' {shape}"
+        )
 
 
 def foreign_temperature(temperature: Any, x: Any, axes: tuple[int, ...]) -> Any:
@@ -257,9 +275,13 @@ def buffer_of(
     dtype: np.dtype[Any],
     x: Any,
     inputs: dict[str, Any],
+    others: dict[str, Any],
     name: str = "out",
 ) -> Array:
-    """The memory of `out`, if it has this shape and type, may be written, and overlaps nothing."""
+    """The memory of `out`, if it has this shape and type and may be written.
+
+    It may be one of the `inputs`, entry by entry, but overlap nothing else.
+    """
     tensor = is_tensor(x)
     if tensor != is_tensor(out) or not (tensor or isinstance(out, np.ndarray)):
         kind = "PyTorch tensor" if tensor else "NumPy array"
@@ -270,28 +292,28 @@ def buffer_of(
         raise TypeError(f"{name} holds {came} values, but the answer is of {wanted}")
     if tuple(out.shape) != shape:
         raise ValueError(f"{name} has shape {tuple(out.shape)}, but the answer has {shape}")
+    if not tensor and not (out.flags.aligned and out.dtype.isnative):
+        raise ValueError(f"{name} must be aligned, and in the byte order of this machine")
     memory = enter(out, name)[0]
     if not memory.flags.writeable:
         raise ValueError(f"{name} is read-only")
-    if memory.base is None and memory is not out and not tensor:
-        raise ValueError(f"{name} must be aligned, in the byte order of this machine")
-    if any(s == 0 and n > 1 for s, n in zip(memory.strides, memory.shape, strict=True)):
+    if memory.size and any(s == 0 and n > 1 for s, n in zip(memory.strides, memory.shape, strict=True)):
         raise ValueError(f"{name} has entries that share memory")
-    for other, array in inputs.items():
-        if isinstance(array, np.ndarray) and _overlap(memory, array):
-            raise ValueError(
-                f"{name} overlaps {other}: it must be {other} itself or other memory altogether"
-            )
+    for other, array in (inputs | others).items():
+        if not isinstance(array, np.ndarray) or not np.may_share_memory(memory, array):
+            continue
+        if not (other in inputs and _same(memory, array)) and _overlap(memory, array):
+            itself = f" {other} itself or" if other in inputs else ""
+            raise ValueError(f"{name} overlaps {other}: it must be{itself} other memory altogether")
     return memory
 
 
+def _same(a: Array, b: Array) -> bool:
+    places = [(x.ctypes.data, x.shape, x.strides, x.dtype) for x in (a, b)]
+    return places[0] == places[1]
+
+
 def _overlap(a: Array, b: Array) -> bool:
-    """Some memory is shared, other than entry by entry."""
-    if not np.may_share_memory(a, b):
-        return False
-    same = a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides
-    if same and a.dtype == b.dtype:
-        return False
     try:
         return np.shares_memory(a, b, max_work=1000)
     except np.exceptions.TooHardError:

@@ -74,7 +74,7 @@ def softmax(
     >>> softly.softmax([2.0, 1.0, 0.1], where=[True, True, False]).round(3)
     array([0.731, 0.269, 0.   ])
     """
-    return _along("softmax", {"x": x}, axis, temperature, where, out)
+    return _along(kernels.softmax, "x", x, axis, temperature, where, out)
 
 
 def log_softmax(
@@ -105,7 +105,7 @@ def log_softmax(
     >>> softly.log_softmax([100.0, 0.0])
     array([-3.72007598e-44, -1.00000000e+02])
     """
-    return _along("log_softmax", {"x": x}, axis, temperature, where, out)
+    return _along(kernels.log_softmax, "x", x, axis, temperature, where, out)
 
 
 def logsumexp(
@@ -172,7 +172,9 @@ def logsumexp(
     kept = tuple(1 if i in axes else n for i, n in enumerate(values.shape))
     shape = kept if keepdims else arrays.rows_shape(values.shape, axes)
     if out is not None:
-        memory_ = arrays.buffer_of(out, shape, values.dtype, x, {"x": values, "where": mask})
+        memory_ = arrays.buffer_of(
+            out, shape, values.dtype, x, {}, {"x": values, "where": mask, "temperature": t}
+        )
     answers = np.empty(int(np.prod(shape)), values.dtype)
     sign = None
     if b is None and not return_sign:
@@ -231,9 +233,11 @@ def softmax_inverse(
     >>> softly.softmax(z).round(3)
     array([0.7, 0.2, 0.1])
     """
-    if type(temperature) in (int, float) and not 0 < temperature < np.inf:
+    if not arrays.is_foreign(temperature) and np.any(
+        (np.asarray(temperature) == 0) | np.isinf(temperature)
+    ):
         raise ValueError(f"temperature is {temperature}, but here it must be positive and finite")
-    return _along("softmax_inverse", {"p": p}, axis, temperature, where, out)
+    return _along(kernels.softmax_inverse, "p", p, axis, temperature, where, out)
 
 
 def softmax_vjp(
@@ -276,7 +280,7 @@ def softmax_vjp(
     >>> softly.softmax_vjp(p, [1.0, 0.0, 0.0]).round(3)
     array([ 0.225, -0.16 , -0.065])
     """
-    return _along("softmax_vjp", {"p": p, "g": g}, axis, temperature, where, out)
+    return _along(kernels.softmax_vjp, "p", p, axis, temperature, where, out, ("g", g))
 
 
 def softmax_jvp(
@@ -320,7 +324,7 @@ def softmax_jvp(
     >>> softly.softmax_jvp(p, [0.1, 0.1, 0.1]).round(3) + 0.0
     array([0., 0., 0.])
     """
-    return _along("softmax_vjp", {"p": p, "t": t}, axis, temperature, where, out)
+    return _along(kernels.softmax_vjp, "p", p, axis, temperature, where, out, ("t", t))
 
 
 def log_softmax_vjp(
@@ -362,7 +366,9 @@ def log_softmax_vjp(
     >>> softly.log_softmax_vjp(log_p, [-1.0, 0.0, 0.0]).round(3)  # of -log p[0]: p - onehot
     array([-0.341,  0.242,  0.099])
     """
-    return _along("log_softmax_vjp", {"log_p": log_p, "g": g}, axis, temperature, where, out)
+    return _along(
+        kernels.log_softmax_vjp, "log_p", log_p, axis, temperature, where, out, ("g", g)
+    )
 
 
 def sigmoid(x: Any, *, out: Any = None) -> Any:
@@ -459,33 +465,37 @@ def logit(p: Any, *, out: Any = None) -> Any:
 
 
 def _along(
-    primitive: str,
-    inputs: dict[str, Any],  # the scores, or what takes their place, and perhaps a gradient
+    kernel: Callable[..., None],
+    name: str,
+    x: Any,  # the scores, or what takes their place
     axis: Axis,
     temperature: Any,
     where: Any,
     out: Any,
+    second: tuple[str, Any] | None = None,  # a gradient or a direction, by its name
 ) -> Any:
-    (name, x), *second = inputs.items()
     if type(x) is not np.ndarray and arrays.is_foreign(x):
         _refuse_out(out, x)
-        return _foreign(primitive, inputs, axis, temperature, where)
+        return _foreign(kernel.__name__, name, x, axis, temperature, where, second)
     values, leave = arrays.enter(x, name)
     axes = arrays.axes_of(values, axis, name)
-    if second or where is not None or type(temperature) is not float:
-        beside = {"temperature": temperature, "where": where, **dict(second)}
-        arrays.require_one_library(x, beside, name)
     t = arrays.temperature_of(temperature, values.shape, axes, values.dtype)
+    if out is None and where is None and second is None and type(t) is float:
+        answer = memory.empty_like(values)
+        kernel(values, answer, axes, t, None)
+        return answer if leave is None else leave(answer)
+    beside = {"temperature": temperature, "where": where}
+    arrays.require_one_library(x, beside | dict([second] if second else []), name)
     mask = arrays.mask_of(where, values.shape)
-    sources = [values]
-    for other, y in second:
-        sources.append(arrays.enter_as(y, values, values.shape, other, name))
+    sources = {name: values}
+    if second:
+        sources[second[0]] = arrays.enter_as(second[1], values, values.shape, second[0], name)
     if out is None:
         answer = memory.empty_like(values)
     else:
-        written = dict(zip(inputs, sources, strict=True), where=mask, temperature=t)
-        answer = arrays.buffer_of(out, values.shape, values.dtype, x, written)
-    getattr(kernels, primitive)(*sources, answer, axes, t, mask)
+        others = {"where": mask, "temperature": t}
+        answer = arrays.buffer_of(out, values.shape, values.dtype, x, sources, others)
+    kernel(*sources.values(), answer, axes, t, mask)
     if out is not None:
         return out
     return answer if leave is None else leave(answer)
@@ -493,11 +503,14 @@ def _along(
 
 def _elementwise(primitive: str, x: Any, name: str, out: Any) -> Any:
     if arrays.is_foreign(x):
+        from softly.kernels import reference
+
         _refuse_out(out, x)
-        return _foreign(primitive, {name: x})
+        arrays.require_real(x, name)
+        return getattr(reference, primitive)(x)
     values, leave = arrays.enter(x, name)
     if out is not None:
-        target = arrays.buffer_of(out, values.shape, values.dtype, x, {name: values})
+        target = arrays.buffer_of(out, values.shape, values.dtype, x, {name: values}, {})
     if not values.flags.forc:
         values = values.copy()
     answer = memory.empty_like(values)
@@ -555,26 +568,30 @@ def _refuse_out(out: Any, x: Any) -> None:
 
 def _foreign(
     primitive: str,
-    inputs: dict[str, Any],
-    axis: Axis = None,
-    temperature: Any = None,
-    where: Any = None,
+    name: str,
+    x: Any,
+    axis: Axis,
+    temperature: Any,
+    where: Any,
+    second: tuple[str, Any] | None,
 ) -> Any:
     from softly.kernels import reference
 
-    (name, x), *second = inputs.items()
-    options = {}
-    if temperature is not None:
-        axes = arrays.axes_of(x, axis, name)
-        beside = {"temperature": temperature, "where": where, **dict(second)}
-        arrays.require_one_library(x, beside, name)
-        t = arrays.foreign_temperature(temperature, x, axes)
-        options = {"axis": axes, "temperature": t, "where": where}
     arrays.require_real(x, name)
-    for other, y in second:
+    axes = arrays.axes_of(x, axis, name)
+    beside = {"temperature": temperature, "where": where}
+    arrays.require_one_library(x, beside | dict([second] if second else []), name)
+    arrays.require_broadcast(where, x.shape)
+    t = arrays.foreign_temperature(temperature, x, axes)
+    sources = [x]
+    if second:
+        other, y = second
         if y.shape != x.shape:
-            raise ValueError(f"{other} has shape {y.shape}, but it needs {name}'s, which is {x.shape}")
-    return getattr(reference, primitive)(*inputs.values(), **options)
+            raise ValueError(
+                f"{other} has shape {y.shape}, but it needs {name}'s, which is {x.shape}"
+            )
+        sources.append(y)
+    return getattr(reference, primitive)(*sources, axis=axes, temperature=t, where=where)
 
 
 def _foreign_logsumexp(
@@ -585,6 +602,7 @@ def _foreign_logsumexp(
     arrays.require_one_library(x, {"b": b, "temperature": temperature, "where": where}, "x")
     arrays.require_real(x, "x")
     axes = arrays.axes_of(x, axis)
+    arrays.require_broadcast(where, x.shape)
     t = arrays.foreign_temperature(temperature, x, axes)
     if b is None and not return_sign:
         return reference.logsumexp(x, axes, keepdims=keepdims, temperature=t, where=where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import nan
+from operator import index
 from typing import Any, Literal
 
 import numpy as np
@@ -132,12 +133,14 @@ def cross_entropy(
     values, leave = arrays.enter(logits, "logits")
     if values.ndim == 0:
         raise ValueError("logits is a number, but it needs an axis of classes")
-    (at,) = arrays.axes_of(values, int(axis), "logits")
+    (at,) = arrays.axes_of(values, index(axis), "logits")
     asked = prepare(values.shape, at, values.dtype, target, **options)
     grad = None
     if grad_out is not None:
-        inputs = {"logits": values, **asked.inputs()}
-        grad = arrays.buffer_of(grad_out, values.shape, values.dtype, logits, inputs, "grad_out")
+        grad = arrays.buffer_of(
+            *(grad_out, values.shape, values.dtype, logits),
+            *({"logits": values}, asked.inputs(), "grad_out"),
+        )
     elif return_grad:
         grad = memory.empty_like(values)
     loss = np.empty(asked.n_rows, arrays.computed(values.dtype))
@@ -243,7 +246,7 @@ def prepare(
         if by_row is None:
             by_row = np.ones(n_rows)
         if hard:
-            by_row = np.where(terms.index[:, 0] == ignore_index, 0.0, by_row)
+            by_row = np.where(terms.index[:, 0] == terms.ignore_index, 0.0, by_row)
         over_z = over = float(by_row.sum())
         if hard and by_class is not None:
             over = float((by_row * by_class[np.where(by_row == 0, 0, terms.index[:, 0])]).sum())
@@ -306,11 +309,15 @@ def _with_target(
             )
         _check_soft(values, axis, by_row)
         return replace(terms, soft=values), n_rows
-    index = _hard(arrays.integers(soft, "target"), rows, shape)
-    counted, bad = kernels.survey(index, classes, ignore_index)
+    hard = _hard(arrays.integers(soft, "target"), rows, shape)
+    least, most = np.iinfo(hard.dtype).min, np.iinfo(hard.dtype).max
+    occurs = least <= ignore_index <= most
+    counted, bad = kernels.survey(hard, classes, ignore_index if occurs else None)
     if bad is not None:
-        _raise_no_class("target", index, rows, bad, classes)
-    return replace(terms, index=index[:, None], ignore_index=ignore_index), counted
+        _raise_no_class("target", hard, rows, bad, classes)
+    # -1, which is no class, for one that the type of the target cannot hold
+    ignored = ignore_index if occurs else -1
+    return replace(terms, index=hard[:, None], ignore_index=ignored), counted
 
 
 def is_sparse(target: Any, dimensions: int) -> bool:
@@ -318,7 +325,7 @@ def is_sparse(target: Any, dimensions: int) -> bool:
     return (
         isinstance(target, tuple)
         and len(target) == 2
-        and all(len(np.shape(part)) == dimensions + 1 for part in target)
+        and np.ndim(target[0]) == dimensions + 1
     )
 
 
@@ -335,8 +342,9 @@ def _raise_no_class(
     name: str, index: Array, rows: tuple[int, ...], bad: int, classes: int
 ) -> None:
     at = ", ".join(map(str, np.unravel_index(bad, rows)))
+    named = f"{name}[{at}]" if rows else name
     raise ValueError(
-        f"{name}[{at}] is {index[bad]}, but the logits have {classes} classes (0..{classes - 1})"
+        f"{named} is {index[bad]}, but the logits have {classes} classes (0..{classes - 1})"
     )
 
 
@@ -348,10 +356,10 @@ def _sparse(
     by_row: NDArray[np.float64] | None,
 ) -> tuple[Array, Array]:
     index = arrays.integers(target[0], "target[0], the indices,")
-    share = arrays.widened(arrays.enter(target[1], "target[1]")[0])
-    if index.shape != share.shape or index.shape[:-1] != rows:
+    given = arrays.enter(target[1], "target[1]")[0]
+    if index.shape != given.shape or index.shape[:-1] != rows:
         raise ValueError(
-            f"target holds indices of shape {index.shape} and probabilities of {share.shape}, but "
+            f"target holds indices of shape {index.shape} and probabilities of {given.shape}, but "
             f"both need shape {rows} and one axis more"
         )
     m = index.shape[-1]
@@ -360,13 +368,19 @@ def _sparse(
     bad = np.flatnonzero(((index < 0) | (index >= classes)) & counts[..., None])
     if len(bad):
         _raise_no_class("target[0]", index.reshape(-1), index.shape, int(bad[0]), classes)
-    total = share.sum(axis=-1, dtype=np.float64)
-    sound = (share >= 0).all(axis=-1) & (total <= 1 + _tolerance(share.dtype)) | ~counts
-    if not sound.all():
-        first = np.argwhere(~sound)[0].tolist()
+    share = arrays.widened(given)
+    negative = np.argwhere(~((share >= 0) & (share < np.inf)) & counts[..., None])
+    if len(negative):
+        at = negative[0].tolist()
         raise ValueError(
-            f"target[1]{first} sums to {total[tuple(first)]}, but probabilities must not be "
-            "negative and sum to 1 at most"
+            f"target[1]{at} is {share[tuple(at)]}, but probabilities must not be negative"
+        )
+    total = share.sum(axis=-1, dtype=np.float64)
+    above = np.argwhere((total > 1 + _tolerance(given.dtype)) & counts)
+    if len(above):
+        at = above[0].tolist()
+        raise ValueError(
+            f"target[1]{at} sums to {total[tuple(at)]:.6g}, but probabilities sum to 1 at most"
         )
     # Rows that do not count may name anything.
     index = np.where(counts[..., None], index, 0).reshape(-1, m)

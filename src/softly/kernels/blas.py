@@ -1,15 +1,25 @@
-"""BLAS on one thread: ours take the rows, so that its sums have one order.
+"""Matrix products in the BLAS that NumPy has, and BLAS on one thread.
 
-Its own threads also spin for a while after each product, on processors that others need.
+Ours take the rows, so that its sums have one order. Its own threads also spin for a while after
+each product, on processors that others need.
 """
 
 from __future__ import annotations
 
+import ctypes
 import threading
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
+import numpy as np
 import threadpoolctl
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+_Gemm = Callable[..., None]
+
+_ROW_MAJOR, _AS_IT_IS, _TRANSPOSED = 101, 111, 112
 
 
 class _OneBlasThread:
@@ -42,3 +52,86 @@ def _blas() -> Any:
 
 
 one_blas_thread = _OneBlasThread()
+
+
+def multiply(a: Array, b: Array, out: Array, *, add: bool = False, room: Array | None = None) -> None:
+    """``out = a @ b``, or ``out += a @ b`` with `add`; all three `ready`, of one float type.
+
+    Where BLAS itself cannot be called, NumPy multiplies, and `room`, of as many numbers as `out`,
+    holds what is to be added.
+    """
+    gemm = _gemm(out.dtype.char)
+    if gemm is not None:
+        kinds, steps = zip(_layout(a), _layout(b), strict=True)
+        (m, n), inner = out.shape, a.shape[1]
+        pointers = [x.ctypes.data for x in (a, b, out)]
+        gemm(
+            *(_ROW_MAJOR, *kinds, m, n, inner, 1.0, pointers[0], steps[0], pointers[1], steps[1]),
+            *(float(add), pointers[2], _layout(out)[1]),
+        )
+    elif add:
+        assert room is not None
+        product = np.matmul(a, b, out=room[: out.size].reshape(out.shape))
+        np.add(out, product, out=out)
+    else:
+        np.matmul(a, b, out=out)
+
+
+def adds() -> bool:
+    """Whether `multiply` adds without room of its own."""
+    return _gemm("f") is not None and _gemm("d") is not None
+
+
+def ready(x: Array) -> bool:
+    """Whether BLAS can read a matrix where it lies."""
+    return x.flags.aligned and x.dtype.char in "fd" and x.dtype.isnative and _layout(x)[0] != 0
+
+
+def _layout(x: Array) -> tuple[int, int]:
+    """How the rows of a matrix lie, and how far apart; 0: not as BLAS wants them."""
+    (rows, columns), item = x.shape, x.itemsize
+    down, across = x.strides
+    if (columns <= 1 or across == item) and (rows <= 1 or _fits(down, columns, item)):
+        return _AS_IT_IS, down // item if rows > 1 else max(columns, 1)
+    if (rows <= 1 or down == item) and (columns <= 1 or _fits(across, rows, item)):
+        return _TRANSPOSED, across // item if columns > 1 else max(rows, 1)
+    return 0, 0
+
+
+def _fits(stride: int, entries: int, item: int) -> bool:
+    return stride % item == 0 and stride >= max(entries, 1) * item
+
+
+@cache
+def _gemm(kind: str) -> _Gemm | None:
+    """The matrix product of the library that NumPy multiplies with; None where it is not found."""
+    letter, number = {"f": ("s", ctypes.c_float), "d": ("d", ctypes.c_double)}[kind]
+    for library, name, integer in _candidates(letter):
+        gemm: Any = getattr(library, name, None)
+        if gemm is None:
+            continue
+        sizes, matrix = [integer] * 3, [ctypes.c_void_p, integer]
+        gemm.argtypes = [*[ctypes.c_int] * 3, *sizes, number, *matrix, *matrix, number, *matrix]
+        gemm.restype = None
+        return gemm  # type: ignore[no-any-return]
+    return None
+
+
+def _candidates(letter: str) -> Iterator[tuple[ctypes.CDLL, str, type]]:
+    """Loaded libraries, NumPy's own first, with the names that tell how wide an integer is."""
+    found = [x for x in _blas().info() if x["internal_api"] in ("openblas", "mkl")]
+    for each in sorted(found, key=lambda x: "numpy" not in x["filepath"]):
+        library = ctypes.CDLL(each["filepath"])
+        for prefix in ("scipy_cblas", "cblas"):
+            yield library, f"{prefix}_{letter}gemm64_", ctypes.c_int64
+        yield library, f"scipy_cblas_{letter}gemm", ctypes.c_int
+        if not _wide_integers(library):
+            yield library, f"cblas_{letter}gemm", ctypes.c_int
+
+
+def _wide_integers(library: ctypes.CDLL) -> bool:
+    """Whether OpenBLAS was built with 64-bit integers under the names of 32-bit ones."""
+    if not hasattr(library, "openblas_get_config"):
+        return False
+    library.openblas_get_config.restype = ctypes.c_char_p
+    return b"USE64BITINT" in library.openblas_get_config()

@@ -91,7 +91,7 @@ def cross_entropy(logits: Array, axis: int, terms: Terms, loss: Array, grad: Arr
             temperature=_part(terms.temperature, block),
             where=_part(where, block),
         )
-        value, slope = reference.cross_entropy(_floats(rows[block]), 1, part, grad is not None)
+        value, slope = reference.cross_entropy(_floats(rows[block]), -1, part, grad is not None)
         loss[block] = _rounded(value, loss.dtype)
         if slope is not None:
             slopes[block] = _rounded(slope, slopes.dtype)

@@ -30,14 +30,20 @@ def softmax(
     x: Array, out: Array, axes: Axes, temperature: Temperature, where: Array | None
 ) -> None:
     """p = exp(d) / sum exp(d), d = (z - max z) / T."""
-    _along(_native.softmax, x, (x, out, axes, temperature, where), axes)
+    if x.nbytes < threads.LITTLE:
+        _native.softmax(x, out, axes, temperature, where, 0, -1)
+    else:
+        _along(_native.softmax, x, (x, out, axes, temperature, where), axes)
 
 
 def log_softmax(
     x: Array, out: Array, axes: Axes, temperature: Temperature, where: Array | None
 ) -> None:
     """log p = d - log sum exp(d)."""
-    _along(_native.log_softmax, x, (x, out, axes, temperature, where), axes)
+    if x.nbytes < threads.LITTLE:
+        _native.log_softmax(x, out, axes, temperature, where, 0, -1)
+    else:
+        _along(_native.log_softmax, x, (x, out, axes, temperature, where), axes)
 
 
 def logsumexp(

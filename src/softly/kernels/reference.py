@@ -1,17 +1,15 @@
 """What every primitive is: its formula over any array library, in a few lines each.
 
-Pure functions over the array API (https://data-apis.org/array-api), any axis, new arrays. None
-looks at a value to decide what to do, so that they run lazily (Dask), traced (JAX) and under
-autograd, also where scores tie. They are the definition that the compiled kernels are tested
-against, the computation for every other array library, and through `fallback` the one for NumPy
-where nothing is compiled.
+Pure functions over the array API standard: any axis, new arrays, and no decision taken by a value,
+so that they run lazily (Dask), traced (JAX) and under autograd, also where scores tie. They
+define what the compiled kernels compute, serve every library but NumPy as they are, and NumPy
+through `fallback` where nothing is compiled.
 
-Each library computes in the type it was given; halves in float32, rounded once; integers in the
-library's own float. NumPy sums in wider types, for the accuracy that softly promises.
+Each library computes in the type it is given; halves in float32, rounded once; integers in the
+library's own float. NumPy takes its sums in wider types.
 
-Arguments that all share: `axis`, an int, a tuple or None for all entries; `temperature`, a number
-or an array that broadcasts against `x` and has length 1 along the axes; `where`, booleans that
-broadcast to `x`, False for the entries that do not take part.
+`axis` is an int, a tuple, or None for all entries; `temperature` T a number, or an array of length
+1 along the axes; `where` is False for entries that do not take part, whatever they hold.
 """
 
 from __future__ import annotations
@@ -22,7 +20,6 @@ from math import inf, nan
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
 
 from softly.kernels.terms import Terms
 
@@ -98,7 +95,7 @@ def signed_logsumexp(
     near = size > 0.5  # then log(size) is taken without rounding what makes size differ from 1
     above = xp.log1p(xp.where(near, sign * ties - 1 + sign * rest, 0.0))
     log_size = xp.where(near, above, xp.log(xp.where(near | (size == 0), 1.0, size)))
-    value = _divided(top, temperature) + xp.where(size == 0, -inf, log_size)
+    value = _divided(_wide(top), temperature) + xp.where(size == 0, -inf, log_size)
     nothing = top == -inf
     value, sign = xp.where(nothing, -inf, value), xp.where(nothing, 0.0, sign)
     return (value, sign) if keepdims else (_without(value, axis), _without(sign, axis))
@@ -171,7 +168,7 @@ def logit(p: Array) -> Array:
     near = xp.abs(q - 0.5) < 0.25
     middle = 2 * xp.atanh(xp.where(near, 2 * q - 1, 0.0))
     value = xp.where(near, middle, xp.log(q) - xp.log1p(-q))
-    return xp.where(inside, value, xp.where(p == 0, -inf, xp.where(p == 1, inf, p * nan)))
+    return xp.where(p == 0, -inf, xp.where(p == 1, inf, xp.where(inside, value, nan)))
 
 
 def cross_entropy(
@@ -196,9 +193,10 @@ def cross_entropy(
     top, d, ties, rest, exps = _reduce(z, axis, temperature, terms.where)
     total = ties + rest
     p = exps / total
-    others = xp.where(d == 0, ties - 1 + rest, total - exps) / total  # 1 - p, also near 1
+    others = (ties - exps + rest) / total  # 1 - p, accurate where p is near 1
     cost = xp.log1p(ties - 1 + rest) - d  # -log p
     lse = _log_total(top, ties, rest, temperature)
+    has_z = not isinstance(terms.z_loss, int | float) or terms.z_loss != 0  # an array may have any
 
     a = _wanted(p, axis, terms)
     dead = ((_sum(a, axis) == 0) & (terms.z_loss == 0)) | (scale == 0)
@@ -208,7 +206,7 @@ def cross_entropy(
     weight = a * others**terms.focal if terms.focal else a
     # A class not wanted costs nothing, even at -log 0.
     loss = _sum(weight * xp.where(a == 0, 0.0, cost), axis)
-    if not _is(terms.z_loss, 0.0):
+    if has_z:
         loss = loss + terms.z_loss * lse**2
     loss = _without(xp.where(dead, 0.0, loss), axis)
     if not gradient:
@@ -222,7 +220,7 @@ def cross_entropy(
     pulls = _sum(pull, axis)
     # p pulls - pull, for the class most wanted without the subtraction
     grad = xp.where(2 * pull > pulls, (pulls - pull) - others * pulls, p * pulls - pull)
-    if not _is(terms.z_loss, 0.0):
+    if has_z:
         grad = grad + 2 * terms.z_loss * p * xp.where(p == 0, 0.0, lse)
     grad = _divided(grad, temperature)
     if terms.cap is not None:
@@ -240,7 +238,7 @@ def _wanted(p: Array, axis: int, terms: Terms) -> Array:
         q = _cast(terms.soft, p.dtype)
     else:
         assert terms.index is not None
-        classes = xp.reshape(xp.arange(p.shape[axis], device=device(p)), line)
+        classes = xp.reshape(xp.arange(p.shape[axis], **_where_it_is(p)), line)
         q = xp.zeros_like(p)
         for j in range(terms.index.shape[-1]):
             there = _column(_cast(terms.index[..., j], classes.dtype), axis) == classes
@@ -268,8 +266,8 @@ def _reduce(
     if not _usual(temperature):  # T = inf: all that count are equal, however far apart
         z = xp.where(xp.isfinite(z) & (temperature == inf), 0.0, z)
     top = xp.max(z, axis=axis, keepdims=True)
-    limit = xp.where(z == inf, xp.zeros_like(z), -inf)
-    z = xp.where(xp.isfinite(top), z, xp.where(top == inf, limit, nan))
+    shared = xp.where(z == inf, xp.zeros_like(z), -inf)
+    z = xp.where(xp.isfinite(top), z, xp.where(top == inf, shared, nan))
     d = _divided(z - xp.where(xp.isfinite(top), top, 0.0), temperature)
     exps = xp.exp(_wide(d))
     greatest = d == 0
@@ -281,7 +279,7 @@ def _reduce(
 def _log_total(top: Array, ties: Array, rest: Array, temperature: Any) -> Array:
     """log sum exp(z / T), given `_reduce`'s answers."""
     xp = _namespace(top)
-    value = _divided(top, temperature) + xp.log1p(ties - 1 + rest)
+    value = _divided(_wide(top), temperature) + xp.log1p(ties - 1 + rest)
     return xp.where(top == -inf, -inf, value)
 
 
@@ -336,17 +334,25 @@ def _numpy(x: Any) -> bool:
 
 
 def _namespace(x: Array) -> Any:
-    # NumPy 2 follows the standard itself; its wrapper would load most of NumPy's tools.
-    return np if _numpy(x) and hasattr(np, "isdtype") else array_namespace(x)
+    # NumPy follows the standard itself; its wrapper would load most of NumPy's tools.
+    if _numpy(x):
+        return np
+    from array_api_compat import array_namespace
+
+    return array_namespace(x)
+
+
+def _where_it_is(x: Array) -> dict[str, Any]:
+    if _numpy(x):
+        return {}
+    from array_api_compat import device
+
+    return {"device": device(x)}
 
 
 def _column(rows: Any, axis: int) -> Any:
     """What there is for each row, to go with the classes; a number stays one."""
-    return (
-        rows
-        if isinstance(rows, int | float)
-        else _namespace(rows).expand_dims(rows, axis=axis)
-    )
+    return rows if isinstance(rows, int | float) else _namespace(rows).expand_dims(rows, axis=axis)
 
 
 def _without(x: Array, axis: Axis) -> Array:
@@ -357,8 +363,3 @@ def _without(x: Array, axis: Axis) -> Array:
 def _usual(temperature: Any) -> bool:
     """A number for which plain division will do; of an array that is not asked."""
     return isinstance(temperature, int | float) and 0 < temperature < inf
-
-
-def _is(x: Any, number: float) -> bool:
-    """Known to be that number without looking into an array."""
-    return isinstance(x, int | float) and x == number
