@@ -1,4 +1,4 @@
-"""python -m benchmarks NAME [--write]: print a table; --write also keeps it in RESULTS.md."""
+"""python -m benchmarks NAME [--write]: print tables; --write also keeps them in RESULTS.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure import machine
 
-NAMES = ("softmax", "train-table", "predict-table", "agreement")
+NAMES = ("functions", "losses", "train-table", "predict-table", "agreement")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
@@ -18,9 +18,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--write", action="store_true", help="keep the table in RESULTS.md")
+    parser.add_argument(
+        "--only", metavar="TEXT", help="of functions or losses: the lines that say this"
+    )
     arguments = parser.parse_args()
+    if arguments.only and (arguments.write or arguments.name not in ("functions", "losses")):
+        parser.error("--only is for functions and losses, and RESULTS.md keeps whole tables")
     module = importlib.import_module(f"benchmarks.{arguments.name.replace('-', '_')}")
-    text = f"{module.run()}\n\n{machine()}; {datetime.date.today()}."
+    found = module.run(arguments.only) if arguments.only else module.run()
+    text = f"{found}\n\n{machine()}; {datetime.date.today()}."
     print(text)
     if arguments.write:
         keep(arguments.name, text)

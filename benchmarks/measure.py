@@ -9,29 +9,48 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from timeit import Timer
+from typing import TypeVar
 
 CHILD = Path(__file__).with_name("child.py")
 DATA = Path(os.environ.get("SOFTLY_DATA", "../shared/data"))
 
+Name = TypeVar("Name", bound=Hashable)
 
-def interleaved(works: dict[str, Callable[[], object]], repeats: int = 15) -> dict[str, float]:
+
+def interleaved(
+    works: Mapping[Name, Callable[[], object]],
+    *,
+    repeats: int = 15,
+    budget: float = 1.0,
+    least: int = 3,
+    number: int = 1,
+    warm_up: bool = True,
+    before: Mapping[Name, Callable[[], object]] | None = None,
+) -> dict[Name, float]:
     """Median seconds of each piece of work, taken in turns after one warm-up.
 
     Before each there is a pause: the threads of the one before (OpenMP's, above all) spin for a
-    while after their work is done, and would be paid for by the next.
+    while after their work is done, and would be paid for by the next. Work that has had its
+    budget of seconds, and the least of its turns, sits out the rest. `number` calls make one
+    measurement; `before` holds what is done ahead of a piece of work and not counted.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    for repeat in range(repeats + 1):
+    seconds: dict[Name, list[float]] = {name: [] for name in works}
+    for turn in range(-warm_up, repeats):
         for name, work in works.items():
+            taken = seconds[name]
+            if len(taken) >= least and sum(taken) * number > budget:
+                continue
+            if before and name in before:
+                before[name]()
             time.sleep(0.02)
-            began = time.perf_counter()
-            work()
-            if repeat:
-                seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+            spent = Timer(work).timeit(number) / number
+            if turn >= 0:
+                taken.append(spent)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
 @dataclass(frozen=True)
@@ -93,7 +112,7 @@ def machine() -> str:
     from softly.kernels import chosen
 
     peers = []
-    for package in ("numpy", "scipy", "scikit-learn", "polars", "torch"):
+    for package in ("numpy", "scipy", "scikit-learn", "polars", "torch", "jax"):
         try:
             peers.append(f"{package} {version(package)}")
         except PackageNotFoundError:

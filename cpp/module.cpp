@@ -13,6 +13,9 @@
 #include <sched.h>
 #endif
 
+#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#include <numpy/arrayobject.h>
+
 #include "kernels.h"
 
 namespace nb = nanobind;
@@ -81,33 +84,25 @@ static void require(bool held, const char* what) {
   if (!held) throw std::invalid_argument(what);
 }
 
-// An array's memory, held while the kernels work on it.
+// A NumPy array; Python has seen to its alignment and the order of its bytes.
 class Held {
  public:
-  Held() = default;
   Held(nb::handle array, bool writable) {
     if (array.is_none()) return;
-    const int flags = PyBUF_STRIDES | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
-    if (PyObject_GetBuffer(array.ptr(), &buffer_, flags)) nb::raise_python_error();
-    held_ = true;
+    require(PyArray_Check(array.ptr()), "NumPy arrays are needed");
+    array_ = reinterpret_cast<PyArrayObject*>(array.ptr());
+    require(!writable || PyArray_ISWRITEABLE(array_), "an array that may be written is needed");
   }
-  ~Held() {
-    if (held_) PyBuffer_Release(&buffer_);
-  }
-  Held(const Held&) = delete;
-  Held& operator=(const Held&) = delete;
 
-  explicit operator bool() const { return held_; }
-  void* data() const { return buffer_.buf; }
-  int dimensions() const { return buffer_.ndim; }
-  size_t size(int d) const { return size_t(buffer_.shape[d]); }
-  size_t count() const { return size_t(buffer_.len / buffer_.itemsize); }
-  size_t bytes() const { return size_t(buffer_.len); }
-  ptrdiff_t stride(int d) const { return buffer_.strides[d] / buffer_.itemsize; }
-  char format() const {
-    const char* f = buffer_.format;  // Python has seen to the order of bytes
-    return f ? f[*f == '@' || *f == '=' || *f == '<'] : 'B';
-  }
+  explicit operator bool() const { return array_; }
+  void* data() const { return PyArray_DATA(array_); }
+  int dimensions() const { return PyArray_NDIM(array_); }
+  size_t size(int d) const { return size_t(PyArray_DIM(array_, d)); }
+  size_t count() const { return size_t(PyArray_SIZE(array_)); }
+  size_t bytes() const { return count() * itemsize(); }
+  size_t itemsize() const { return size_t(PyArray_ITEMSIZE(array_)); }
+  ptrdiff_t stride(int d) const { return PyArray_STRIDE(array_, d) / ptrdiff_t(itemsize()); }
+  char format() const { return PyArray_DESCR(array_)->type; }
   // float16, float32, float64; 16 bits without a sign are those of a bfloat16.
   Type type() const {
     switch (format()) {
@@ -120,7 +115,7 @@ class Held {
   }
   bool wide() const { return type() == Type::f64; }
   const void* numbers(bool wide, size_t at_least) const {
-    if (!held_) return nullptr;
+    if (!array_) return nullptr;
     require(format() == (wide ? 'd' : 'f') && count() >= at_least,
             "numbers beside the rows need the compute type, and one a row or class");
     return data();
@@ -128,12 +123,11 @@ class Held {
   Integers integers() const {
     const char f = format();
     require(std::string("bBhHiIlLqQ").find(f) != std::string::npos, "integers are needed");
-    return {data(), int(buffer_.itemsize), f >= 'a'};
+    return {data(), int(itemsize()), f >= 'a'};
   }
 
  private:
-  Py_buffer buffer_{};
-  bool held_ = false;
+  PyArrayObject* array_ = nullptr;
 };
 
 // How the rows of several arrays of one shape lie: dimensions that all of them walk in one stride
@@ -142,17 +136,13 @@ class Layout {
  public:
   Grid grid;
 
-  Layout(const Held& shape, nb::tuple axes) : shape_(shape) {
+  // Bit d of axes says that dimension d is one of the classes.
+  Layout(const Held& shape, nb::tuple axes) : Layout(shape, bits_of(shape, axes)) {}
+  Layout(const Held& shape, uint64_t axes) : shape_(shape) {
     require(shape.dimensions() <= int(most_dimensions), "too many dimensions");
-    bool is_class[most_dimensions] = {};
-    for (nb::handle axis : axes) {
-      const int d = nb::cast<int>(axis);
-      require(d >= 0 && d < shape.dimensions(), "an axis is out of range");
-      is_class[d] = true;
-    }
     grid.k = 1;
     for (int d = 0; d < shape.dimensions(); d++) {
-      if (is_class[d])
+      if (axes >> d & 1)
         grid.k *= shape.size(d), classes_[class_count_++] = d;
       else
         rows_ *= shape.size(d), rows_dimension_[row_count_++] = d;
@@ -183,6 +173,15 @@ class Layout {
  private:
   static constexpr size_t most_arrays = 4;
 
+  static uint64_t bits_of(const Held& shape, nb::tuple axes) {
+    uint64_t bits = 0;
+    for (nb::handle axis : axes) {
+      const int d = nb::cast<int>(axis);
+      require(d >= 0 && d < shape.dimensions(), "an axis is out of range");
+      bits |= uint64_t(1) << d;
+    }
+    return bits;
+  }
   // Merged dimensions, from the last: each is named by its innermost.
   bool merges(int outer, int inner, size_t inner_size) const {
     for (size_t a = 0; a < array_count_; a++)
@@ -300,6 +299,41 @@ static void along(Along Functions::*kernel, nb::handle x, nb::handle out, nb::tu
   released(from.bytes(), [&] {
     (in_use.functions[int(type)].*kernel)(layout.grid, scores, answer);
   });
+}
+
+// The whole call for a small plain array of float32 or float64, whose cost is that of asking:
+// None where it is anything else.
+constexpr size_t little_bytes = 1 << 18;
+
+static nb::object quick(Along Functions::*kernel, nb::handle x, nb::handle axis) {
+  if (!PyArray_CheckExact(x.ptr())) return nb::none();
+  PyArrayObject* array = reinterpret_cast<PyArrayObject*>(x.ptr());
+  const int type = PyArray_TYPE(array), dimensions = PyArray_NDIM(array);
+  const bool plain = (type == NPY_DOUBLE || type == NPY_FLOAT) && PyArray_ISBEHAVED_RO(array) &&
+                     size_t(PyArray_NBYTES(array)) < little_bytes && PyArray_SIZE(array) > 0;
+  if (!plain) return nb::none();
+  if (dimensions == most_dimensions) return nb::none();
+  uint64_t axes = (uint64_t(1) << dimensions) - 1;  // None: all
+  if (!axis.is_none()) {
+    if (!PyLong_CheckExact(axis.ptr())) return nb::none();
+    int overflow;
+    long d = PyLong_AsLongAndOverflow(axis.ptr(), &overflow);
+    if (overflow || d < -dimensions || d >= dimensions) return nb::none();
+    axes = uint64_t(1) << (d < 0 ? d + dimensions : d);
+  }
+  nb::object answer = nb::steal(PyArray_NewLikeArray(array, NPY_KEEPORDER, nullptr, 0));
+  if (!answer) nb::raise_python_error();
+  const Held from(x, false), to(answer, true);
+  Layout layout(from, axes);
+  Scores scores;
+  View view;
+  layout.add(from, scores.x);
+  layout.add(to, view);
+  layout.close(0, -1, false);
+  released(from.bytes(), [&] {
+    (in_use.functions[int(from.type())].*kernel)(layout.grid, scores, view);
+  });
+  return answer;
 }
 
 static void logsumexp(nb::handle x, nb::handle out, nb::tuple axes, nb::handle temperature,
@@ -443,6 +477,11 @@ static void bind_along(nb::module_& m, const char* name, Along Functions::*kerne
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
 }
 
+static void bind_quick(nb::module_& m, const char* name, Along Functions::*kernel) {
+  m.def(name, [kernel](nb::handle x, nb::handle axis) { return quick(kernel, x, axis); },
+        nb::arg().none(), nb::arg().none());
+}
+
 static void bind_product(nb::module_& m, const char* name, Product Functions::*kernel) {
   m.def(name, [kernel](nb::handle x, nb::handle g, nb::handle out, nb::tuple axes,
                        nb::handle temperature, nb::handle where, size_t start, ptrdiff_t stop) {
@@ -459,7 +498,13 @@ static void bind_elementwise(nb::module_& m, const char* name,
 
 }  // namespace softly
 
+static int import_numpy() {
+  import_array1(-1);
+  return 0;
+}
+
 NB_MODULE(_native, m) {
+  if (import_numpy() < 0) nb::raise_python_error();
   using softly::Functions;
   m.doc() = "softly's compiled kernels: rows [start, stop) of arrays, without the GIL.";
   m.def("use", &softly::use);
@@ -467,6 +512,8 @@ NB_MODULE(_native, m) {
   m.def("current_processor", [] { return sched_getcpu(); });
 #endif
   softly::use("");
+  softly::bind_quick(m, "quick_softmax", &Functions::softmax);
+  softly::bind_quick(m, "quick_log_softmax", &Functions::log_softmax);
   softly::bind_along(m, "softmax", &Functions::softmax);
   softly::bind_along(m, "log_softmax", &Functions::log_softmax);
   softly::bind_along(m, "softmax_inverse", &Functions::softmax_inverse);

@@ -1,4 +1,4 @@
-"""Draws temperature.svg: what the temperature does to the softmax of five scores.
+"""Draws temperature.svg: what the temperature does to the softmax of three scores.
 
 `python docs/figures/temperature.py [FILE]` writes it, the same bytes each time. Texts and lines
 stand out from light and dark pages alike (contrast 4 or more from white and from #0d1117): the
@@ -17,8 +17,8 @@ import numpy as np
 
 import softly
 
-SCORES = np.array([3.0, 2.0, 1.0, 0.0, -np.inf])
-COLOURS = ["#CC5A00", "#1F7FC0", "#00875F", "#B8609A", "#787878"]
+SCORES = np.array([2.0, 1.0, 0.0])
+COLOURS = ["#CC5A00", "#1F7FC0", "#00875F"]
 LEAST, MOST = 0.1, 100.0  # between them T is drawn to a logarithmic scale
 ENDS = LEAST / 3, 3 * MOST  # where its limits, 0 and infinity, are drawn
 GREY = "#787878"
@@ -34,15 +34,17 @@ STYLE = {
 
 
 def draw(path: Path) -> None:
-    with matplotlib.rc_context(STYLE):
+    with plt.style.context(["default", STYLE]):
         figure, axes = plt.subplots(figsize=(8, 4.2))
         between = np.geomspace(LEAST, MOST, 241)
         p = np.stack([softly.softmax(SCORES, temperature=t) for t in between])
         limits = np.stack([softly.softmax(SCORES, temperature=t) for t in (0, np.inf)])
         for k, colour in enumerate(COLOURS):
-            lift = 0.012 if np.isinf(SCORES[k]) else 0  # else the axis would hide it
-            axes.plot(between, p[:, k] + lift, color=colour, linewidth=2.2)
-            axes.plot(ENDS, limits[:, k] + lift, "o", color=colour, markersize=6, clip_on=False)
+            axes.plot(between, p[:, k], color=colour, linewidth=2.2)
+            for at, limit, end in zip(ENDS, limits[:, k], p[[0, -1], k], strict=True):
+                near = LEAST if at < LEAST else MOST
+                axes.plot([at, near], [limit, end], ":", color=colour, linewidth=1.5)
+            axes.plot(ENDS, limits[:, k], "o", color=colour, markersize=6, clip_on=False)
         label(axes)
         frame(axes)
         figure.savefig(path, transparent=True, bbox_inches="tight", metadata={"Date": None})
@@ -51,10 +53,9 @@ def draw(path: Path) -> None:
 
 def label(axes: plt.Axes) -> None:
     """Each line's score, where the line is far from the others."""
-    places = [(0.62, 0.86), (1.5, 0.31), (0.85, 0.155), (0.62, 0.045), (30, 0.045)]
+    places = [(1.12, 0.72), (0.3, 0.24), (1.6, 0.09)]
     for score, colour, (t, height) in zip(SCORES, COLOURS, places, strict=True):
-        text = f"score {score:g}".replace("-", "−").replace("inf", "∞")
-        axes.text(t, height, text, color=colour)
+        axes.text(t, height, f"score {score:g}", color=colour)
 
 
 def frame(axes: plt.Axes) -> None:
@@ -65,7 +66,7 @@ def frame(axes: plt.Axes) -> None:
     ticks = {ENDS[0]: "0", **inner, ENDS[1]: "∞"}
     axes.set_xticks(list(ticks), list(ticks.values()))
     axes.set_xticks([], minor=True)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "¼", "½", "¾", "1"])
+    axes.set_yticks([0, 1 / 3, 2 / 3, 1], ["0", "⅓", "⅔", "1"])
     axes.axvline(1, color=GREY, linewidth=0.8, linestyle=(0, (2, 3)))
     axes.set_xlabel("temperature")
     axes.set_ylabel("probability")

@@ -226,9 +226,12 @@ def temperature_of(
         return np.ascontiguousarray(given.reshape(-1), computed(dtype))
 
 
-def require_broadcast(where: Any, shape: tuple[int, ...]) -> None:
+def require_mask(where: Any, shape: tuple[int, ...]) -> None:
+    """Booleans of another library that broadcast to the scores, or None."""
     if where is None:
         return
+    if "bool" not in str(where.dtype):
+        raise TypeError(f"where holds {where.dtype} values, but booleans are needed")
     try:
         fits = np.broadcast_shapes(where.shape, shape) == tuple(shape)
     except ValueError:

@@ -33,6 +33,7 @@ def cross_entropy(
     parts = target if isinstance(target, tuple) else (target,)
     beside = {name: o[name] for name in names} | {"target": parts[0], "target[1]": parts[-1]}
     arrays.require_one_library(logits, beside, "logits")
+    arrays.require_mask(o["where"], logits.shape)
     xp = array_namespace(logits)
     rows = arrays.rows_shape(logits.shape, (axis,))
     temperature = arrays.foreign_temperature(o["temperature"], logits, (axis,))

@@ -74,6 +74,10 @@ def softmax(
     >>> softly.softmax([2.0, 1.0, 0.1], where=[True, True, False]).round(3)
     array([0.731, 0.269, 0.   ])
     """
+    if out is None and where is None and type(temperature) is float and temperature == 1.0:
+        answer = kernels.quick_softmax(x, axis)
+        if answer is not None:
+            return answer
     return _along(kernels.softmax, "x", x, axis, temperature, where, out)
 
 
@@ -105,6 +109,10 @@ def log_softmax(
     >>> softly.log_softmax([100.0, 0.0])
     array([-3.72007598e-44, -1.00000000e+02])
     """
+    if out is None and where is None and type(temperature) is float and temperature == 1.0:
+        answer = kernels.quick_log_softmax(x, axis)
+        if answer is not None:
+            return answer
     return _along(kernels.log_softmax, "x", x, axis, temperature, where, out)
 
 
@@ -233,10 +241,12 @@ def softmax_inverse(
     >>> softly.softmax(z).round(3)
     array([0.7, 0.2, 0.1])
     """
-    if not arrays.is_foreign(temperature) and np.any(
-        (np.asarray(temperature) == 0) | np.isinf(temperature)
-    ):
-        raise ValueError(f"temperature is {temperature}, but here it must be positive and finite")
+    if not arrays.is_foreign(temperature):
+        t = arrays.widened(arrays.enter(temperature, "temperature")[0])
+        if ((t == 0) | np.isinf(t)).any():
+            raise ValueError(
+                f"temperature is {temperature}, but here it must be positive and finite"
+            )
     return _along(kernels.softmax_inverse, "p", p, axis, temperature, where, out)
 
 
@@ -581,7 +591,7 @@ def _foreign(
     axes = arrays.axes_of(x, axis, name)
     beside = {"temperature": temperature, "where": where}
     arrays.require_one_library(x, beside | dict([second] if second else []), name)
-    arrays.require_broadcast(where, x.shape)
+    arrays.require_mask(where, x.shape)
     t = arrays.foreign_temperature(temperature, x, axes)
     sources = [x]
     if second:
@@ -602,7 +612,7 @@ def _foreign_logsumexp(
     arrays.require_one_library(x, {"b": b, "temperature": temperature, "where": where}, "x")
     arrays.require_real(x, "x")
     axes = arrays.axes_of(x, axis)
-    arrays.require_broadcast(where, x.shape)
+    arrays.require_mask(where, x.shape)
     t = arrays.foreign_temperature(temperature, x, axes)
     if b is None and not return_sign:
         return reference.logsumexp(x, axes, keepdims=keepdims, temperature=t, where=where)

@@ -9,10 +9,10 @@ threads, each piece's BLAS on one, so that threads change no bit.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,17 +25,22 @@ from softly.kernels import chosen as kernels
 from softly.kernels.terms import Terms
 from softly.losses import Asked, Empty, Reduction, prepare
 
-Rows = slice | NDArray[np.int64]
-_Block = tuple[int, int]
+Rows = slice | NDArray[np.intp]
 
 _BUDGET = 64 * 2**20
-_TILE = 120  # rows of a product: weights are packed for BLAS once a tile
-_CLASSES = 512  # of a product's block: it stays in the cache while its scores are put in place
+# Blocks of the products, measured: see docs/notes/functions.md.
+_TILE = 120  # rows that share what BLAS packs of the weights
+_CLASSES = 512
+_PRODUCT = _TILE * _CLASSES  # numbers, still in the cache when they are put in place
 _GRADIENT_CLASSES = 2048
-_FEATURES = 256
-_WIDENED = 1 << 18  # numbers of a block of weights that are not in the type computed in
-_ROUNDED = 1 << 15  # numbers that are rounded at a time
-_ROUNDING_BYTES = 24  # what that takes for each, on the way
+_GRADIENT_ROWS = 512
+_GRADIENT_DEPTH = 256
+_PIECES = 8  # of the classes, for threads, where there are few
+_MOST_TILES = 16  # more rows at once gain nothing
+_ROOMS_SHARE = 32  # of the budget, for rooms beyond the first
+_WIDENED = 1 << 18  # numbers of a block of weights that are not as BLAS wants them
+_ROUNDED = 1 << 15  # numbers rounded at a time
+_ROUNDING = 24  # bytes that takes for each, on the way
 
 
 class LinearGradients(NamedTuple):
@@ -150,25 +155,24 @@ where, focal, reduction, empty
         reduction=reduction,
         empty=empty,
     )
-    one_pass = _Pass(layer, asked, memory_budget, return_grad)
-    one_pass.run()
-    value = asked.value(one_pass.loss)
+    once = _Pass(layer, asked, int(memory_budget), return_grad)
+    once.run()
+    value = asked.value(once.loss)
     if reduction == "none":
-        value = layer.left("features", arrays.narrowed(value, layer.dtype).reshape(layer.lead))
+        losses = arrays.narrowed(value, layer.dtype).reshape(layer.lead)
+        value = layer.left("features", losses)
         value = value[()] if isinstance(value, np.ndarray) else value
-    return (value, one_pass.gradients()) if return_grad else value
+    return (value, once.gradients()) if return_grad else value
 
 
 @dataclass(frozen=True)
 class _Layer:
     """Features, weight and bias as they came in."""
 
-    lead: tuple[int, ...]  # shape of the rows
     features: _Batch
     weight: Array
     bias: Array | None
     leave: dict[str, Leave | None]
-    working: np.dtype[Any]  # the type computed in
 
     @classmethod
     def of(cls, features: Any, weight: Any, bias: Any) -> _Layer:
@@ -178,13 +182,13 @@ class _Layer:
         for name, x in given.items():
             if arrays.is_foreign(x):
                 raise TypeError(
-                    f"{name} is a {type(x).__module__}.{type(x).__name__}, but this loss is for "
-                    "arrays of NumPy and PyTorch on the CPU: use cross_entropy(features @ weight.T)"
+                    f"{name} is a {type(x).__module__}.{type(x).__name__}, but the product is "
+                    "taken of arrays of NumPy or PyTorch on the CPU; cross_entropy takes any"
                 )
             if arrays.is_tensor(x) != arrays.is_tensor(features):
                 raise TypeError(
                     f"features is a {type(features).__name__} and {name} a {type(x).__name__}, "
-                    "but all need to be of one library"
+                    "but all arrays of a call need one library"
                 )
         entered = {name: arrays.enter(x, name) for name, x in given.items()}
         x, w = entered["features"][0], entered["weight"][0]
@@ -192,31 +196,38 @@ class _Layer:
         if w.ndim != 2 or x.ndim == 0 or x.shape[-1] != w.shape[1] or w.shape[0] == 0:
             raise ValueError(
                 f"features have shape {x.shape} and weight {w.shape}, but they need (..., D) and "
-                "(K, D), K being at least one class"
+                "(K, D), with at least one class"
             )
         if b is not None and b.shape != w.shape[:1]:
             raise ValueError(
-                f"bias has shape {b.shape}, but weight of shape {w.shape} needs one of "
+                f"bias has shape {b.shape}, but for weight of shape {w.shape} it needs "
                 f"{w.shape[:1]}, a number for each class"
             )
-        types = {arrays.computed(x.dtype), arrays.computed(w.dtype)}
-        working = arrays.FLOAT64 if arrays.FLOAT64 in types else arrays.FLOAT32
-        leave = {name: way for name, (_, way) in entered.items()}
-        return cls(x.shape[:-1], _Batch(x), w, b, leave, working)
+        return cls(_Batch(x), w, b, {name: leave for name, (_, leave) in entered.items()})
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """The scores' type, as the answers show it."""
-        one_type = self.features.dtype == self.weight.dtype
-        return self.weight.dtype if one_type else self.working
+    def lead(self) -> tuple[int, ...]:
+        return self.features.lead
 
     @property
     def n_classes(self) -> int:
-        return self.weight.shape[0]
+        return int(self.weight.shape[0])
 
     @property
     def depth(self) -> int:
-        return self.weight.shape[1]
+        return int(self.weight.shape[1])
+
+    @property
+    def working(self) -> np.dtype[Any]:
+        """The type computed in."""
+        types = {arrays.computed(x.dtype) for x in (self.features, self.weight)}
+        return arrays.FLOAT64 if arrays.FLOAT64 in types else arrays.FLOAT32
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the scores, had they been asked for."""
+        same = self.features.dtype == self.weight.dtype
+        return self.weight.dtype if same else self.working
 
     def left(self, name: str, answer: Array) -> Any:
         """An answer of the type and library of the array of this name."""
@@ -225,125 +236,323 @@ class _Layer:
 
 
 class _Batch:
-    """The rows of an array that has any number of axes before its last.
-
-    Where those cannot be seen as one axis, rows are gathered by their numbers.
-    """
+    """The rows of an array, whatever number of axes it has before its last."""
 
     def __init__(self, array: Array) -> None:
         *lead, columns = array.shape
-        self.lead, self.columns, self.dtype = tuple(lead), columns, array.dtype
+        self.lead, self.dtype = tuple(lead), array.dtype
+        self.row_bytes = columns * array.itemsize
         steps = [(n, s) for n, s in zip(lead, array.strides[:-1], strict=True) if n != 1]
-        self.is_matrix = all(s == n * t for (_, s), (n, t) in pairwise(steps))
-        self.is_one_row = array.size > 0 and all(s == 0 for _, s in steps)
-        if self.is_one_row:
-            self._array = array[(0,) * len(lead)]
-        elif self.is_matrix:
-            self._array = array.reshape(int(np.prod(lead)), columns)
-        else:
-            self._array = array
+        as_one = all(s == n * t for (_, s), (n, t) in pairwise(steps))
+        self._array = array
+        self.matrix = array.reshape(int(np.prod(lead)), columns) if as_one else None
 
     def __getitem__(self, rows: Rows) -> Array:
-        if self.is_one_row:
-            n = len(rows) if isinstance(rows, np.ndarray) else rows.stop - rows.start
-            return np.broadcast_to(self._array, (n, self.columns))
-        if self.is_matrix:
-            return self._array[rows]
-        return self._array[np.unravel_index(rows, self.lead)]
-
-    @property
-    def gathered_bytes(self) -> int:
-        """What a row costs when it is picked by its number."""
-        return 0 if self.is_one_row else self.columns * self.dtype.itemsize
+        if isinstance(rows, slice):
+            assert self.matrix is not None
+            return self.matrix[rows]
+        if self.matrix is None:
+            return self._array[np.unravel_index(rows, self.lead)]
+        return self.matrix[: len(rows)] if self.matrix.strides[0] == 0 else self.matrix[rows]
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How much is worked on at once. No budget changes tile and classes, nor therefore a score."""
+    """How much is worked on at once. No budget changes tile and classes, nor so any score."""
 
     tile: int  # rows of each product that gives scores
     rows: int  # whose scores are held: whole tiles, or a part of one
-    classes: int  # of a product's block of weights
-    rooms: int  # threads at once that have room of their own
-
-    @property
-    def group(self) -> int:
-        """Rows whose features are at hand."""
-        return max(self.tile, self.rows)
+    classes: int  # of each product that gives scores
+    rooms: int  # threads at once that have room of their own for them
 
 
 @dataclass(frozen=True)
 class _Costs:
     """The bytes that a pass takes beyond inputs and gradients."""
 
-    held: int  # numbers for each row and class, all the time
-    sums: int  # of a weight's gradient that is rounded in the end
-    row: int  # for each row whose scores are held
-    tile_row: int  # for each row of a tile
-    tile_class: int  # for each class of a block, in each room
-    item: int  # of a number
+    held: int  # numbers of each row and of each class
+    sums: int  # a weight's gradient that is rounded in the end
+    row: int  # of each row whose scores are held
+    tile_row: int  # of each row of a tile
+    room: int  # in each room
+    room_class: int  # of each class of a product's block, in each room
+    item: int  # a number
 
-    def room(self, tile: int, classes: int) -> int:
-        return classes * (self.tile_class + tile * self.item)
+    def in_room(self, tile: int, classes: int) -> int:
+        return self.room + classes * (self.room_class + tile * self.item)
 
     def least(self, tile: int, classes: int) -> int:
         """For one row."""
-        return self.held + self.sums + tile * self.tile_row + self.room(tile, classes) + self.row
+        return self.held + self.sums + tile * self.tile_row + self.in_room(tile, classes) + self.row
 
     def layout(self, n_rows: int, n_classes: int, budget: int) -> _Layout:
         """What fits into the budget."""
-        classes = min(n_classes, max(_LEAST_CLASSES, _ROOM // max(self.tile_class, 1), 1))
+        widest = _WIDENED * self.item // self.room_class if self.room_class else _CLASSES
+        pieces = -(-n_classes // _PIECES)
+        classes = min(n_classes, max(64, min(_CLASSES, widest // 64 * 64, -(-pieces // 64) * 64)))
+        most = max(_TILE, _PRODUCT // classes)
         usual = max(_BUDGET, 2 * self.held) + self.sums
-        tiles = (*range(_TILE, 8, -8), 8, 4, 2)
-        tile = next((t for t in tiles if self._fitting(t, classes, usual)[0] >= t), 1)
-        tile = min(tile, max(n_rows, 1))
+        fits = (t for t in range(most, 0, -1) if t % 8 == 0 or t < 8)
+        tile = next((t for t in fits if self._fitting(t, classes, usual)[0] >= t), 1)
+        tile = max(1, min(tile, n_rows))
         least = self.least(tile, classes)
         if budget < least:
             raise ValueError(
                 f"memory_budget is {budget} bytes, but at least {least} bytes are needed: "
-                f"{self.row} for the scores of one row of {n_classes} classes, and the rest for "
-                "a block of a product"
-                + (" and the sums behind a gradient of a half type" if self.sums else "")
+                f"{self.row} for one row of {n_classes} scores, "
+                + (f"{self.sums} for sums that are rounded in the end, " if self.sums else "")
+                + "and the rest for numbers of every row and a block of a product"
             )
         rows, rooms = self._fitting(tile, classes, budget)
-        rows = min(rows, max(n_rows, 1))
-        return _Layout(tile, rows // tile * tile if rows > tile else rows, classes, rooms)
+        rows = max(1, min(rows, n_rows, _MOST_TILES * tile))
+        return _Layout(tile, rows if rows < tile else rows // tile * tile, classes, rooms)
 
     def _fitting(self, tile: int, classes: int, budget: int) -> tuple[int, int]:
         """How many rows, and how many rooms."""
-        left = budget - self.least(tile, classes)
-        room = self.room(tile, classes)
+        left, room = budget - self.least(tile, classes), self.in_room(tile, classes)
         more = max(left, 0) // _ROOMS_SHARE // room
         return 1 + (left - more * room) // self.row, 1 + more
+
+
+class _Room:
+    """What a thread has for itself."""
+
+    def __init__(self, products: int, weights: int, dtype: np.dtype[Any]) -> None:
+        self.products, self.weights = np.empty(products, dtype), np.empty(weights, dtype)
 
 
 class _Pass:
     """Once through the rows: their scores, their losses, and what they add to the gradients."""
 
     def __init__(self, layer: _Layer, asked: Asked, budget: int, return_grad: bool) -> None:
-        self.layer, self.asked, self.return_grad = layer, asked, return_grad
-        counts = asked.counted()
-        self.counts = None if counts is None or counts.all() else counts
-        terms = asked.terms
+        self.layer, self.return_grad = layer, return_grad
+        terms, working = asked.terms, layer.working
         self.soft, self.where = (
             None if x is None else _Batch(x) for x in (terms.soft, terms.where)
         )
-        self.asked_of_rows = replace(asked, terms=replace(terms, soft=None, where=None))
-        batches = [x for x in (layer.features, self.soft, self.where) if x is not None]
-        # Rows that cannot be had as a slice are picked by their numbers.
-        self.picks = self.counts is not None or not all(x.sliceable for x in batches)
-        weighted = terms.share is not None or (
-            terms.class_weight is not None and not terms.class_weight.all()
-        )
-        self.may_want_nothing = weighted and terms.z_loss == 0
-        working = layer.working
+        self.asked = replace(asked, terms=replace(terms, soft=None, where=None))
+        self.numbers = self._numbers()
+        weighs = terms.class_weight is not None and not terms.class_weight.all()
+        self.may_want_nothing = terms.z_loss == 0 and (weighs or terms.share is not None)
+        given = layer.features.matrix
         self.copies = (
-            self.picks
+            self.numbers is not None
             or self.may_want_nothing
-            or layer.features.dtype != working
-            or not blas.ready(layer.features[0:1])
+            or (given is None or given.dtype != working or not blas.ready(given))
         )
         self.widens = layer.weight.dtype != working or not blas.ready(layer.weight)
-        n_rows = asked.n_rows if self.counts is None else int(self.counts.sum())
-        self.n_counted = n_rows
-        self.at = self._costs().layout(n_rows, layer.n_classes, int(budget))
+        self.n_counted = asked.n_rows if self.numbers is None else len(self.numbers)
+        self.at = self._costs().layout(self.n_counted, layer.n_classes, budget)
+        self._allocate()
+
+    def _numbers(self) -> NDArray[np.intp] | None:
+        """The rows that count, where they are not all or cannot be had as slices."""
+        counts = self.asked.counted()
+        if counts is not None and not counts.all():
+            return np.flatnonzero(counts)
+        batches = (self.layer.features, self.soft, self.where)
+        if all(x is None or x.matrix is not None for x in batches):
+            return None
+        return np.arange(self.asked.n_rows)
+
+    def _costs(self) -> _Costs:
+        layer, asked, item = self.layer, self.asked, self.layer.working.itemsize
+        listed = [x for x in (asked.terms.index, asked.terms.share) if x is not None]
+        # Of a row: weight, number, whether it counts; loss, scale, temperature. Of a class:
+        # weight, bias, gradient.
+        held = sum(x.nbytes for x in listed) + asked.n_rows * (17 + 3 * item)
+        held += layer.n_classes * 3 * item
+        row = layer.n_classes * item + item
+        if self.numbers is not None:
+            row += sum(x.nbytes for x in listed) // max(asked.n_rows, 1) + 2 * item
+            row += sum(x.row_bytes for x in (self.soft, self.where) if x is not None)
+        if {layer.features.dtype, layer.weight.dtype} != {layer.working}:
+            held += _ROUNDING * max(_ROUNDED, layer.depth)
+        copied = 2 * layer.depth * item if self.copies else 0
+        return _Costs(
+            held=held,
+            sums=0 if layer.weight.dtype == layer.working else layer.weight.size * item,
+            row=row + copied,
+            tile_row=copied,
+            room=blas.room(layer.depth, item),
+            room_class=layer.depth * item if self.widens else 0,
+            item=item,
+        )
+
+    def _allocate(self) -> None:
+        layer, at, working, n_rows = self.layer, self.at, self.layer.working, self.asked.n_rows
+        k, depth = layer.n_classes, layer.depth
+        self.loss = np.zeros(n_rows, working)
+        self.bias = None if layer.bias is None else arrays.widened(layer.bias).astype(working)
+        self.scores = np.empty((at.rows, k), working)
+        group = max(at.tile, at.rows) if self.copies else 0
+        self.x = np.empty((group, depth), working)
+        weights = at.classes * depth if self.widens else 0
+        self.rooms = [
+            _Room(at.tile * at.classes, weights, working)
+            for _ in range(min(at.rooms, threads.count()))
+        ]
+        self.begun = False
+        if not self.return_grad:
+            return
+        # The features' gradient is written where it belongs, unless it is rounded or scattered.
+        self.in_place = self.numbers is None and layer.features.dtype == working
+        self.dx = np.empty((0 if self.in_place else at.rows, depth), working)
+        self.d_features = memory.empty((n_rows, depth), layer.features.dtype)
+        if self.numbers is not None:
+            self.d_features[...] = 0
+        self.d_weight = memory.empty((k, depth), working)
+        self.d_bias = None if layer.bias is None else np.zeros(k, working)
+
+    def run(self) -> None:
+        at = self.at
+        with blas.one_blas_thread:
+            for start, stop in _blocks(self.n_counted, max(at.tile, at.rows)):
+                x = self._features(start, stop)
+                for a, b in _blocks(stop - start, at.rows):
+                    self._work(x, a, b, self._rows(start + a, start + b))
+
+    def _rows(self, start: int, stop: int) -> Rows:
+        return slice(start, stop) if self.numbers is None else self.numbers[start:stop]
+
+    def _features(self, start: int, stop: int) -> Array:
+        """The features of a run of rows that count, as BLAS wants them."""
+        if not self.copies:
+            return self.layer.features[slice(start, stop)]
+        x = self.x[: stop - start]
+        for a, b in _blocks(len(x), self.at.tile):
+            _widen(self.layer.features[self._rows(start + a, start + b)], x[a:b])
+        return x
+
+    def _work(self, x: Array, first: int, last: int, rows: Rows) -> None:
+        """The rows of x from first to last, which are these of all rows."""
+        scores = self.scores[: last - first]
+        self._score(x, first, last, scores)
+        loss = np.empty(len(scores), scores.dtype)
+        self._lose(rows, scores, loss)
+        self.loss[rows] = loss
+        if not self.return_grad:
+            return
+        x = x[first:last]
+        if self.may_want_nothing:
+            for i in np.flatnonzero(loss == 0):
+                if not scores[i].any():
+                    x[i] = 0  # whatever it holds
+        dx = self.d_features[rows] if self.in_place else self.dx[: len(x)]
+        self._differentiate(x, scores, dx)
+        if not self.in_place:
+            for a, b in _blocks(len(dx), max(1, _ROUNDED // max(self.layer.depth, 1))):
+                some = (
+                    slice(rows.start + a, rows.start + b) if isinstance(rows, slice) else rows[a:b]
+                )
+                self.d_features[some] = arrays.narrowed(dx[a:b], self.d_features.dtype)
+
+    def _score(self, x: Array, first: int, last: int, scores: Array) -> None:
+        """Tile by tile, of which those of other rows are left out in the end."""
+
+        def work(block: tuple[int, int], tile: tuple[int, int], room: _Room) -> None:
+            (a, b), (start, stop) = block, tile
+            # Products lie class by class, for which BLAS is faster where rows are few.
+            shape = b - a, stop - start
+            z = room.products[: shape[0] * shape[1]].reshape(shape)
+            blas.multiply(self._weight(slice(a, b), slice(None), room), x[start:stop].T, z)
+            i, j = max(start, first), min(stop, last)
+            out, z = scores[i - first : j - first, a:b], z[:, i - start : j - start].T
+            if self.bias is None:
+                np.copyto(out, z)
+            else:
+                np.add(z, self.bias[a:b], out=out)
+
+        blocks = _blocks(self.layer.n_classes, self.at.classes)
+        tiles = [(a, b) for a, b in _blocks(len(x), self.at.tile) if b > first and a < last]
+        _each([partial(work, *which) for which in product(blocks, tiles)], self.rooms)
+
+    def _lose(self, rows: Rows, scores: Array, loss: Array) -> None:
+        """The rows' losses; their gradient takes the place of the scores."""
+        terms: Terms = replace(
+            self.asked.of_rows(rows),
+            soft=None if self.soft is None else self.soft[rows],
+            where=None if self.where is None else self.where[rows],
+        )
+        kernels.cross_entropy(scores, 1, terms, loss, scores if self.return_grad else None)
+
+    def _differentiate(self, x: Array, grad: Array, dx: Array) -> None:
+        """What rows of features x, and the gradient of their scores, make of all gradients."""
+        k, depth = self.layer.weight.shape
+
+        def into_features(rows: tuple[int, int], columns: tuple[int, int], room: _Room) -> None:
+            out = dx[slice(*rows), slice(*columns)]
+            for a, b in _blocks(k, self.at.classes if self.widens else k):
+                w = self._weight(slice(a, b), slice(*columns), room)
+                blas.multiply(grad[slice(*rows), a:b], w, out, add=a > 0)
+
+        def into_weight(block: tuple[int, int], _: _Room) -> None:
+            g, out = grad[:, slice(*block)], self.d_weight[slice(*block)]
+            blas.multiply(g.T, x, out, add=self.begun)
+            if self.d_bias is not None:
+                self.d_bias[slice(*block)] += g.sum(axis=0)
+
+        by_rows = _blocks(len(x), max(self.at.tile, _GRADIENT_ROWS))
+        by_depth = _blocks(depth, _GRADIENT_DEPTH)
+        pieces = max(64, min(_GRADIENT_CLASSES, -(-k // _PIECES)))
+        _each(
+            [partial(into_features, *which) for which in product(by_rows, by_depth)]
+            + [partial(into_weight, block) for block in _blocks(k, pieces)],
+            self.rooms,
+        )
+        self.begun = True
+
+    def _weight(self, classes: slice, columns: slice, room: _Room) -> Array:
+        """A block of the weights, as BLAS wants it."""
+        block = self.layer.weight[classes, columns]
+        if not self.widens:
+            return block
+        out = room.weights[: block.size].reshape(block.shape)
+        _widen(block, out)
+        return out
+
+    def gradients(self) -> LinearGradients:
+        layer = self.layer
+        if not self.begun:
+            self.d_weight[...] = 0
+        d_weight = self.d_weight
+        if layer.weight.dtype != d_weight.dtype:
+            d_weight = memory.empty(d_weight.shape, layer.weight.dtype)
+            for a, b in _blocks(len(d_weight), max(1, _ROUNDED // max(layer.depth, 1))):
+                d_weight[a:b] = arrays.narrowed(self.d_weight[a:b], d_weight.dtype)
+        d_features = self.d_features.reshape(*layer.lead, layer.depth)
+        d_bias = None
+        if self.d_bias is not None and layer.bias is not None:
+            d_bias = layer.left("bias", arrays.narrowed(self.d_bias, layer.bias.dtype))
+        return LinearGradients(
+            layer.left("features", d_features), layer.left("weight", d_weight), d_bias
+        )
+
+
+def _blocks(n: int, step: int) -> list[tuple[int, int]]:
+    return [(a, min(a + step, n)) for a in range(0, n, step)]
+
+
+def _widen(x: Array, out: Array) -> None:
+    """The numbers of x in the type computed in, without any memory on the way."""
+    if x.dtype != arrays.BFLOAT16:
+        np.copyto(out, x)
+    elif out.dtype == arrays.FLOAT32:
+        np.left_shift(x, 16, out=out.view(np.uint32), dtype=np.uint32)
+    else:
+        np.copyto(out, arrays.widened(x))
+
+
+def _each(tasks: Sequence[Callable[[_Room], None]], rooms: list[_Room]) -> None:
+    """Run every task in one of the rooms, each used by one thread at a time."""
+    waiting = deque(tasks)
+
+    def work(room: _Room) -> None:
+        while True:
+            try:
+                task = waiting.popleft()
+            except IndexError:
+                return
+            task(room)
+
+    threads.run([partial(work, room) for room in rooms])

@@ -298,7 +298,7 @@ def _with_target(
     """The terms with what is wanted, and how many rows count."""
     n_rows, classes = int(np.prod(rows)), shape[axis]
     if is_sparse(target, len(rows)):
-        index, share = _sparse(target, rows, classes, working, by_row)
+        index, share = _sparse(target, rows, shape, classes, working, by_row)
         return replace(terms, index=index, share=share), n_rows
     soft, _ = (target, None) if arrays.is_tensor(target) else (np.asarray(target), None)
     if str(soft.dtype).removeprefix("torch.") in ("float16", "bfloat16", "float32", "float64"):
@@ -351,6 +351,7 @@ def _raise_no_class(
 def _sparse(
     target: tuple[Any, Any],
     rows: tuple[int, ...],
+    shape: tuple[int, ...],
     classes: int,
     working: np.dtype[Any],
     by_row: NDArray[np.float64] | None,
@@ -360,7 +361,7 @@ def _sparse(
     if index.shape != given.shape or index.shape[:-1] != rows:
         raise ValueError(
             f"target holds indices of shape {index.shape} and probabilities of {given.shape}, but "
-            f"both need shape {rows} and one axis more"
+            f"for logits of shape {shape} both need shape {rows} and one axis more"
         )
     m = index.shape[-1]
     index = np.ascontiguousarray(index, index.dtype.newbyteorder("="))

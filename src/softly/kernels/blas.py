@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 _Gemm = Callable[..., None]
 
-_ROW_MAJOR, _AS_IT_IS, _TRANSPOSED = 101, 111, 112
+_ROOM = 1 << 18  # numbers
+_ROW_MAJOR, _AS_IT_IS, _TRANSPOSED, _NEITHER = 101, 111, 112, 0
 
 
 class _OneBlasThread:
@@ -54,48 +55,49 @@ def _blas() -> Any:
 one_blas_thread = _OneBlasThread()
 
 
-def multiply(a: Array, b: Array, out: Array, *, add: bool = False, room: Array | None = None) -> None:
+def multiply(a: Array, b: Array, out: Array, *, add: bool = False) -> None:
     """``out = a @ b``, or ``out += a @ b`` with `add`; all three `ready`, of one float type.
 
-    Where BLAS itself cannot be called, NumPy multiplies, and `room`, of as many numbers as `out`,
-    holds what is to be added.
+    Where BLAS itself cannot be called, sums pass through `room` bytes of memory.
     """
     gemm = _gemm(out.dtype.char)
-    if gemm is not None:
+    if gemm is not None and a.shape[1]:
         kinds, steps = zip(_layout(a), _layout(b), strict=True)
-        (m, n), inner = out.shape, a.shape[1]
-        pointers = [x.ctypes.data for x in (a, b, out)]
+        at = [x.ctypes.data for x in (a, b, out)]
         gemm(
-            *(_ROW_MAJOR, *kinds, m, n, inner, 1.0, pointers[0], steps[0], pointers[1], steps[1]),
-            *(float(add), pointers[2], _layout(out)[1]),
+            *(_ROW_MAJOR, *kinds, *out.shape, a.shape[1], 1.0, at[0], steps[0], at[1], steps[1]),
+            *(float(add), at[2], _layout(out)[1]),
         )
     elif add:
-        assert room is not None
-        product = np.matmul(a, b, out=room[: out.size].reshape(out.shape))
-        np.add(out, product, out=out)
+        rows = max(1, _ROOM // max(out.shape[1], 1))
+        for start in range(0, len(out), rows):
+            some = slice(start, start + rows)
+            out[some] += np.matmul(a[some], b)
     else:
         np.matmul(a, b, out=out)
 
 
-def adds() -> bool:
-    """Whether `multiply` adds without room of its own."""
-    return _gemm("f") is not None and _gemm("d") is not None
+def room(columns: int, item: int) -> int:
+    """The bytes that a sum of products takes on the way, by its columns and a number's bytes."""
+    return 0 if _gemm("f") and _gemm("d") else max(_ROOM, columns) * item
 
 
 def ready(x: Array) -> bool:
     """Whether BLAS can read a matrix where it lies."""
-    return x.flags.aligned and x.dtype.char in "fd" and x.dtype.isnative and _layout(x)[0] != 0
+    return (
+        x.flags.aligned and x.dtype.char in "fd" and x.dtype.isnative and _layout(x)[0] != _NEITHER
+    )
 
 
 def _layout(x: Array) -> tuple[int, int]:
-    """How the rows of a matrix lie, and how far apart; 0: not as BLAS wants them."""
+    """Which way a matrix lies, and how far apart its rows (or columns) are."""
     (rows, columns), item = x.shape, x.itemsize
     down, across = x.strides
     if (columns <= 1 or across == item) and (rows <= 1 or _fits(down, columns, item)):
         return _AS_IT_IS, down // item if rows > 1 else max(columns, 1)
     if (rows <= 1 or down == item) and (columns <= 1 or _fits(across, rows, item)):
         return _TRANSPOSED, across // item if columns > 1 else max(rows, 1)
-    return 0, 0
+    return _NEITHER, 0
 
 
 def _fits(stride: int, entries: int, item: int) -> bool:

@@ -65,6 +65,13 @@ def log_softmax_vjp(
     _over_axes(reference.log_softmax_vjp, [log_p, g], out, axes, temperature, where)
 
 
+def quick_softmax(x: Any, axis: Any) -> None:
+    """There is no quicker way here."""
+
+
+quick_log_softmax = quick_softmax
+
+
 @_quietly
 def sigmoid(x: Array, out: Array) -> None:
     for block in _blocks(x):

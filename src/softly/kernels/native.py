@@ -30,20 +30,14 @@ def softmax(
     x: Array, out: Array, axes: Axes, temperature: Temperature, where: Array | None
 ) -> None:
     """p = exp(d) / sum exp(d), d = (z - max z) / T."""
-    if x.nbytes < threads.LITTLE:
-        _native.softmax(x, out, axes, temperature, where, 0, -1)
-    else:
-        _along(_native.softmax, x, (x, out, axes, temperature, where), axes)
+    _along(_native.softmax, x, (x, out, axes, temperature, where), axes)
 
 
 def log_softmax(
     x: Array, out: Array, axes: Axes, temperature: Temperature, where: Array | None
 ) -> None:
     """log p = d - log sum exp(d)."""
-    if x.nbytes < threads.LITTLE:
-        _native.log_softmax(x, out, axes, temperature, where, 0, -1)
-    else:
-        _along(_native.log_softmax, x, (x, out, axes, temperature, where), axes)
+    _along(_native.log_softmax, x, (x, out, axes, temperature, where), axes)
 
 
 def logsumexp(
@@ -72,6 +66,11 @@ def log_softmax_vjp(
 ) -> None:
     """(g - p sum g) / T."""
     _along(_native.log_softmax_vjp, log_p, (log_p, g, out, axes, temperature, where), axes)
+
+
+# The whole call in the compiled module for a small, plain array; None sends it the usual way.
+quick_softmax = _native.quick_softmax
+quick_log_softmax = _native.quick_log_softmax
 
 
 def sigmoid(x: Array, out: Array) -> None:

@@ -111,8 +111,9 @@ def softmax_inverse(
     possible = p != 0
     # Relative to the greatest, so that equal probabilities have exactly equal logarithms.
     top = xp.max(p, axis=axis, keepdims=True)
-    ratio = xp.where(possible, p, 1.0) / xp.where(top > 0, top, 1.0)
-    logs = xp.where(ratio > 0, xp.log(xp.where(ratio > 0, ratio, 1.0)), nan)
+    positive = p > 0
+    logs = xp.where(positive, xp.log(xp.where(positive, p, 1.0)), nan)
+    logs = logs - xp.log(xp.where(top > 0, top, 1.0))
     count = _sum(_cast(possible, p.dtype), axis)
     mean = _sum(xp.where(possible, logs, 0.0), axis) / xp.where(count == 0, 1.0, count)
     t = temperature + xp.zeros_like(top)
