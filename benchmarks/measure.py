@@ -24,8 +24,8 @@ Name = TypeVar("Name", bound=Hashable)
 def interleaved(
     works: Mapping[Name, Callable[[], object]],
     *,
-    repeats: int = 15,
-    budget: float = 1.0,
+    repeats: int = 11,
+    budget: float = 0.5,
     least: int = 3,
     number: int = 1,
     warm_up: bool = True,

@@ -125,8 +125,8 @@ def float64(x: Any) -> Any:
     return x.detach().double().numpy() if isinstance(x, torch.Tensor) else np.asarray(x, float)
 
 
-def normal(shape: Shape) -> np.ndarray[Any, Any]:
-    x = np.random.default_rng(0).standard_normal(shape, np.float32)
+def normal(shape: Shape, seed: int = 0) -> np.ndarray[Any, Any]:
+    x = np.random.default_rng(seed).standard_normal(shape, np.float32)
     x *= 3
     return x
 

@@ -22,7 +22,7 @@ template <class S> void softmax(const Grid& grid, const Scores& scores, const Vi
     open<S>(unit, grid, scores);
     T* exps = unit.kept();
     const auto keep = [=](size_t at, const Lanes<T>&, const Lanes<T>& e) { store(exps + at, e); };
-    const Factor<T> inverse = unit.reduce(keep).inverse();
+    const Factor<T> inverse = unit.add_up(keep).inverse();
     unit.update(out, [&](size_t at) { return inverse * load(exps + at); });
     unit.finish(out);
     };

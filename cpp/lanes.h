@@ -288,24 +288,52 @@ template <class S> inline S stored(Compute<S> x) {
 
 // ---- transposition ----
 
-// a0 b0 a1 b1 ...: of the first halves of a and b, or of their second halves.
-template <size_t half, class V, size_t... i>
-inline V interleaved(V a, V b, std::index_sequence<i...>) {
-  constexpr size_t n = sizeof...(i);
-  return __builtin_shufflevector(a, b, (half * n / 2 + i / 2 + i % 2 * n)...);
+// The even (odd = 0) or odd numbers of a, then those of b: number by number within each 128 bits,
+// or of whole 128 bits. Both are one instruction of every vector set.
+template <class T> constexpr size_t quarter = 16 / sizeof(T);  // numbers in 128 bits
+
+template <size_t odd, class T, size_t... i>
+[[gnu::always_inline]] inline Vector<T> every_other(Vector<T> a, Vector<T> b,
+                                                    std::index_sequence<i...>) {
+  constexpr size_t g = quarter<T>, half = g / 2;
+  return __builtin_shufflevector(
+      a, b, (i % g / half * native<T> + i / g * g + 2 * (i % half) + odd)...);
 }
-// n native vectors of n numbers, rows to columns: interleaving the first half of the rows with the
-// second moves one bit of the row's number into the column's; log2(n) times moves them all.
+template <size_t odd, class T, size_t... i>
+[[gnu::always_inline]] inline Vector<T> every_other_quarter(Vector<T> a, Vector<T> b,
+                                                            std::index_sequence<i...>) {
+  constexpr size_t g = quarter<T>, half = native<T> / g / 2;
+  return __builtin_shufflevector(
+      a, b, (i / g / half * native<T> + (2 * (i / g % half) + odd) * g + i % g)...);
+}
+
+// n native vectors of n numbers, rows to columns. Taking the even and then the odd numbers of pairs
+// moves one bit of the row's number into the column's; first within 128 bits, then across them.
 template <class T> [[gnu::always_inline]] inline void transpose(Vector<T> (&rows)[native<T>]) {
-  constexpr size_t n = native<T>;
+  constexpr size_t n = native<T>, g = quarter<T>, groups = n / g;
   constexpr std::make_index_sequence<n> all{};
-#pragma GCC unroll 4
-  for (size_t stage = 1; stage < n; stage *= 2) {
-    Vector<T> next[n];
-#pragma GCC unroll 8
+  Vector<T> next[n];
+#pragma GCC unroll 2
+  for (size_t stage = 1; stage < g; stage *= 2) {
+#pragma GCC unroll 16
+    for (size_t i = 0; i < n; i += 2) {
+      const size_t to = i / g * g + i % g / 2;
+      next[to] = every_other<0, T>(rows[i], rows[i + 1], all);
+      next[to + g / 2] = every_other<1, T>(rows[i], rows[i + 1], all);
+    }
+#pragma GCC unroll 16
+    for (size_t i = 0; i < n; i++) rows[i] = next[i];
+  }
+#pragma GCC unroll 2
+  for (size_t stage = 1; stage < groups; stage *= 2) {
+#pragma GCC unroll 16
     for (size_t i = 0; i < n / 2; i++) {
-      next[2 * i] = interleaved<0>(rows[i], rows[i + n / 2], all);
-      next[2 * i + 1] = interleaved<1>(rows[i], rows[i + n / 2], all);
+      const size_t q = i / g, j = i % g, to = q * g + j;
+      const Vector<T> a = rows[2 * q * g + j], b = rows[(2 * q + 1) * g + j];
+      if constexpr (groups > 1) {
+        next[to] = every_other_quarter<0, T>(a, b, all);
+        next[to + n / 2] = every_other_quarter<1, T>(a, b, all);
+      }
     }
 #pragma GCC unroll 16
     for (size_t i = 0; i < n; i++) rows[i] = next[i];

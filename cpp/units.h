@@ -157,6 +157,18 @@ template <class T> struct Heads {
 
 // What every unit does with its scores.
 template <class Unit, class T> struct Reducing {
+  // As reduce, where no logarithm is taken of the sum: the greatest need not be kept apart.
+  template <class Keep> Total<T> add_up(Keep keep) {
+    Unit& unit = *static_cast<Unit*>(this);
+    typename Unit::Sums sum;
+    unit.each([&](size_t at, const Lanes<T>& z) {
+      const Lanes<T> d = unit.difference(z), e = exp_nonpositive(d);
+      sum.add(e, at);
+      keep(at, d, e);
+    });
+    return {all_wide<T>(0), sum.joined()};
+  }
+
   // keep(position, difference, exponential) takes what it needs on the way.
   template <class Keep> Total<T> reduce(Keep keep) {
     Unit& unit = *static_cast<Unit*>(this);

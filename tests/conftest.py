@@ -13,12 +13,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.load_profile("steady")
 
+MODULES = {"reference": "softly.kernels.fallback", "native": "softly.kernels.native"}
 
-@pytest.fixture(scope="session", params=["reference", "native"])
+
+def pytest_addoption(parser):
+    parser.addoption("--exhaustive", action="store_true", help="every float32 there is, as well")
+
+
+@pytest.fixture(scope="session", params=MODULES)
 def kernels(request):
     """Each of the two CPU kernel modules; `native` is skipped where nothing was compiled."""
     try:
-        return importlib.import_module("softly.kernels." + {"reference": "fallback"}.get(request.param, request.param))
+        return importlib.import_module(MODULES[request.param])
     except ImportError as reason:
         if request.param == "reference":
             raise

@@ -1,4 +1,4 @@
-"""The README's examples run as printed."""
+"""What the README and the docs say: their examples run as printed, what they name is there."""
 
 import os
 import re
@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in DOCS}
+PAGES |= {page.name: page.read_text(encoding="utf-8") for page in sorted(ROOT.glob("*.md"))}
+README = PAGES["README.md"]
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+def blocks(language, text=README):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
 def test_the_readme_leads_with_its_two_commands():
@@ -23,9 +26,12 @@ def test_the_readme_leads_with_its_two_commands():
     assert second == 'python -m pip install -e ".[test]" && python -m pytest\n'
 
 
-def test_python_examples_run():
-    """As one session, from top to bottom, in a process of its own."""
-    code = "\n".join(blocks("python"))
+@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if blocks("python", text)])
+def test_python_examples_run(page):
+    """Those of a page as one session, from top to bottom, in a process of its own."""
+    code = "\n".join(blocks("python", PAGES[page]))
+    for library in set(re.findall(r"^import (\w+)$", code, re.M)):
+        pytest.importorskip(library)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-"], input=code, text=True, capture_output=True
     )
@@ -62,3 +68,47 @@ def test_shell_examples_run(folder):
     answers = (folder / "answers.csv").read_text().splitlines()
     assert answers[0] == "ring,prediction,probability,p_Adelie,p_Chinstrap,p_Gentoo"
     assert len(answers) == 5
+
+
+def without_blocks(text):
+    return re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+
+
+def anchors(text):
+    """What links to a page's headings end in."""
+    titles = re.findall(r"^#+ (.+)$", without_blocks(text), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    prose = re.sub(r"`[^`\n]*`", "", without_blocks(PAGES[page]))
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), f"{page} links to {link}"
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), f"{page}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tests_that_are_named_exist(page):
+    for file, name in re.findall(r"\b(test_\w+\.py)::(test_\w+)", PAGES[page]):
+        text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert f"def {name}(" in text, f"{page} names {file}::{name}"
+
+
+def test_the_figure_is_what_its_script_draws(tmp_path):
+    """The same bytes each time; of the one in docs/, which another version drew, the texts."""
+    pytest.importorskip("matplotlib")
+    script = ROOT / "docs" / "figures" / "temperature.py"
+    drawn = []
+    for name in ("first.svg", "second.svg"):
+        subprocess.run([sys.executable, script, tmp_path / name], check=True)
+        drawn.append((tmp_path / name).read_text(encoding="utf-8"))
+    assert drawn[0] == drawn[1]
+    kept = script.with_suffix(".svg").read_text(encoding="utf-8")
+    texts = r"<text [^>]*>([^<]*)</text>"
+    assert re.findall(texts, kept) == re.findall(texts, drawn[0]) != []
