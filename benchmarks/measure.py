@@ -25,7 +25,7 @@ def interleaved(
     works: Mapping[Name, Callable[[], object]],
     *,
     repeats: int = 11,
-    budget: float = 0.5,
+    budget: float = 0.4,
     least: int = 3,
     number: int = 1,
     warm_up: bool = True,

@@ -49,7 +49,7 @@ class Case:
     make: Callable[[Shape], Setting]
     shape: Shape
     bars: dict[str, dict[str, float]]  # in each mode: how many times our time others take at least
-    axis: int = 1
+    cut: int = 0  # the axis that is made short for checking
     threads: tuple[int, ...] = THREADS
     pace: dict[str, Any] = field(default_factory=dict)  # options of `interleaved`
     limits: dict[Name, float] = field(default_factory=dict)  # as times of others
@@ -74,13 +74,9 @@ class Case:
             yield Row(f"{self.table}: memory", self.title, threads.count(), ours, ratios, bars)
 
     def _few_rows(self) -> Shape:
-        others = [i for i in range(len(self.shape)) if i != self.axis % len(self.shape)]
-        if not others:
-            return self.shape
-        longest = max(others, key=lambda i: self.shape[i])
-        n = self.shape[longest]
+        n = self.shape[self.cut]
         few = min(n, max(8, (n << 20) // math.prod(self.shape)))  # about a million numbers
-        return (*self.shape[:longest], few, *self.shape[longest + 1 :])
+        return (*self.shape[: self.cut], few, *self.shape[self.cut + 1 :])
 
 
 @dataclass(frozen=True)
@@ -197,14 +193,13 @@ def tables(rows: list[Row]) -> str:
         header = ["", "threads", "softly", *others, "bar", ""]
         texts.append(f"### {heading}\n\n{table(header, [_cells(row, others) for row in mine])}")
     barred = [row for row in rows if row.bars]
-    missed = [f"{_where(row)} ({', '.join(row.missed())})" for row in barred if row.missed()]
-    texts.append(
-        f"Bars met in {len(barred) - len(missed)} of {len(barred)} lines. "
-        f"Missed: {'; '.join(missed) or 'none'}."
-    )
+    met = sum(not row.missed() for row in barred)
     slower = {_where(row): [p for p in PEERS if row.ratios.get(p, 1) < 1] for row in rows}
     lost = [f"{where} ({', '.join(who)})" for where, who in slower.items() if who]
-    texts.append(f"Where a peer does better: {'; '.join(lost) or 'nowhere'}.")
+    texts.append(
+        f"Bars met in {met} of {len(barred)} lines. "
+        f"Where a peer does better: {'; '.join(lost) or 'nowhere'}."
+    )
     return "\n\n".join(texts)
 
 
@@ -224,7 +219,7 @@ def _ratio(ratio: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size / 10:
-            return f"{seconds / size:.2f} {unit}"
-    return f"{seconds * 1e6:.2f} µs"
+    for least, unit, size in ((1.0, "s", 1.0), (1e-4, "ms", 1e-3)):
+        if seconds >= least:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"

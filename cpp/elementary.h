@@ -108,7 +108,7 @@ inline Lanes<double> log1p_nonnegative(const Lanes<double>& x) {
   return log_of_sum(u, (one - (u - back)) + (x - back));  // u + lost = 1 + x exactly
 }
 
-// log(x) for x >= 0; negative numbers and NaN give NaN.
+// log(x) for x >= 0; negative numbers, infinity and NaN give NaN.
 inline Lanes<double> log_nonnegative(const Lanes<double>& x) {
   constexpr double least_normal = 0x1p-1022, lift = 54;
   const Lanes<double> zero = all(0.0), below = x - all(least_normal);
@@ -116,7 +116,7 @@ inline Lanes<double> log_nonnegative(const Lanes<double>& x) {
   const Lanes<double> log = log_of_sum(u, zero) +
       where_negative(below, all(-lift * 0.693147180559945309417232), zero);
   const Lanes<double> at_zero = where_zero(x, all(-__builtin_inf()), log);
-  return where_negative(x, all(__builtin_nan("")), at_zero);
+  return where_negative(x, all(__builtin_nan("")), at_zero) + (x - x);
 }
 
 }  // namespace

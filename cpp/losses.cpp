@@ -307,12 +307,12 @@ template <class S, class U> class UnitLoss {
         if (focal) {
           const L d = unit_.difference(unit_.score(at)), e = exp_nonpositive(d);
           const auto [f, slope] = focal_terms(widen(d), widen(e), others, log_sum);
-          g = inverse * e * factor + narrow(share_of(widen(dense(at)), slope)) * scale;
+          g = pulled(inverse * e, factor) + narrow(share_of(widen(dense(at)), slope)) * scale;
         } else {
-          g = inverse * load(exps + at) * factor - dense(at) * scale;
+          g = pulled(inverse * load(exps + at), factor) - dense(at) * scale;
         }
       } else {
-        g = inverse * load(exps + at) * factor;
+        g = pulled(inverse * load(exps + at), factor);
       }
       g = finished(g, at);
       if (at_once && wanted_[0] - at < lanes<T>) {
@@ -331,6 +331,10 @@ template <class S, class U> class UnitLoss {
     unit_.finish(job_.grad);
   }
 
+  // p factor; with a z-loss the factor may be infinite, but not what it pulls at p = 0.
+  [[gnu::always_inline]] L pulled(const L& p, const L& factor) const {
+    return job_.terms.z_loss != 0 ? share_of(p, factor) : p * factor;
+  }
   // The gradient's way back through the temperature, the cap and the mask.
   L finished(L g, size_t at) {
     if (job_.terms.cap) g = g * load(curb_ + at);
@@ -371,7 +375,7 @@ template <class S, class U> class UnitLoss {
     const W wide_p = widen(p), wide_less = widen(less);
     L g = narrow(map_wide<T>([&](size_t h) {
       const Lanes<double> rest = share_of(a.v[h], one.slope.v[h]) - slope_sum.v[h];
-      return (rest - slope_sum.v[h] * wide_less.v[h]) + pull.v[h] * wide_p.v[h];
+      return (rest - slope_sum.v[h] * wide_less.v[h]) + share_of(wide_p.v[h], pull.v[h]);
     }));
     if (job_.terms.cap || job_.has_mask()) {
       T curb[lanes<T>];

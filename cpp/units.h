@@ -33,16 +33,55 @@ template <class T> inline T of_row(const PerRow& x, size_t i) {
   return x.each ? static_cast<const T*>(x.each)[i] : T(x.value);
 }
 
+// A few blocks of memory that a thread keeps from one call to the next: the system would hand out
+// fresh pages for each large one, and zero them.
+class Spares {
+ public:
+  ~Spares() {
+    for (Block& spare : blocks_) release(spare.data);
+  }
+  void* take(size_t bytes) {
+    for (Block& spare : blocks_)
+      if (spare.data && spare.bytes >= bytes && spare.bytes / 4 <= bytes) {
+        void* data = spare.data;
+        spare.data = nullptr;
+        return data;
+      }
+    return ::operator new(bytes, std::align_val_t{lane_bytes});
+  }
+  void give(void* data, size_t bytes) {
+    for (Block& spare : blocks_)
+      if (!spare.data && bytes <= largest) {
+        spare = {data, bytes};
+        return;
+      }
+    release(data);
+  }
+
+ private:
+  static constexpr size_t largest = 1 << 23;
+  struct Block {
+    void* data = nullptr;
+    size_t bytes = 0;
+  };
+  Block blocks_[4];
+
+  static void release(void* data) { ::operator delete(data, std::align_val_t{lane_bytes}); }
+};
+thread_local Spares spares;
+
 // Room for numbers beside the arrays, aligned and never read before written: on the stack where
 // at most `few` are needed.
 template <class T, size_t few = 0> class Room {
  public:
-  explicit Room(size_t size) {
-    if constexpr (few == 0)
-      data_ = static_cast<T*>(::operator new(size * sizeof(T), std::align_val_t{lane_bytes}));
+  explicit Room([[maybe_unused]] size_t size) {
+    if constexpr (few == 0) {
+      bytes_ = size * sizeof(T);
+      data_ = static_cast<T*>(spares.take(bytes_));
+    }
   }
   ~Room() {
-    if constexpr (few == 0) ::operator delete(data_, std::align_val_t{lane_bytes});
+    if constexpr (few == 0) spares.give(data_, bytes_);
   }
   Room(const Room&) = delete;
   Room& operator=(const Room&) = delete;
@@ -51,6 +90,7 @@ template <class T, size_t few = 0> class Room {
 
  private:
   alignas(lane_bytes) std::conditional_t<few == 0, T*, T[few ? few : 1]> data_;
+  size_t bytes_ = 0;
 };
 
 // Are rows neighbours, entry by entry, as columns are, and enough of them?
@@ -186,11 +226,12 @@ template <class Unit, class T> struct Reducing {
 
 // ---- long rows ----
 
-template <class T, class F> inline void walk(const T* z, size_t k, F f) {
+// next is the row that will be read after this one.
+template <class T, class F> inline void walk(const T* z, const T* next, size_t k, F f) {
   using C = Compute<T>;
   size_t j = 0;
   for (; j + lanes<C> <= k; j += lanes<C>) {
-    __builtin_prefetch(z + k + j, 0, 2);
+    __builtin_prefetch(next + j, 0, 2);
     f(j, load(z + j));
   }
   if (j < k) f(j, load_first(z + j, k - j, -infinity<C>));  // adds nothing to any sum
@@ -273,13 +314,11 @@ template <class S> class Row : public Heads<Compute<S>>, public Reducing<Row<S>,
   }
 
   template <class F> void each(F f) {
-    if constexpr (__is_same(S, T)) {
-      walk(gathered_ ? static_cast<const T*>(line_) : memory_, grid_.k, f);
-    } else if (gathered_) {
-      walk(static_cast<const T*>(line_), grid_.k, f);
-    } else {
-      walk(memory_, grid_.k, f);
-    }
+    const T* line = line_;
+    if (gathered_)
+      walk(line, line, grid_.k, f);
+    else
+      walk(memory_, row_ + 1 < grid_.stop ? memory_ + grid_.k : memory_, grid_.k, f);
   }
   template <class F> void each_position(F f) const {
     for (size_t at = 0; at < grid_.k; at += lanes<T>) f(at);

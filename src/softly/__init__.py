@@ -25,13 +25,16 @@ from softly.losses import cross_entropy
 
 if TYPE_CHECKING:
     from softly.classifier import SoftmaxClassifier
+    from softly.linear_losses import LinearGradients, linear_cross_entropy
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "LinearGradients",
     "SoftmaxClassifier",
     "__version__",
     "cross_entropy",
+    "linear_cross_entropy",
     "log_sigmoid",
     "log_softmax",
     "log_softmax_vjp",
@@ -44,7 +47,11 @@ __all__ = [
     "softmax_vjp",
 ]
 
-_on_first_use = {"SoftmaxClassifier": "softly.classifier"}
+_on_first_use = {
+    "LinearGradients": "softly.linear_losses",
+    "SoftmaxClassifier": "softly.classifier",
+    "linear_cross_entropy": "softly.linear_losses",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -122,9 +122,9 @@ def require_one_library(first: Any, others: dict[str, Any], name: str) -> None:
     """All arrays beside a foreign one must be of its library, and none may beside others."""
     home = _library(first)
     for other, x in others.items():
-        if x is None or isinstance(x, bool | int | float | np.generic | list):
+        if x is None or isinstance(x, bool | int | float | np.generic):
             continue
-        if _library(x) != home:
+        if _library(x) != home and not (isinstance(x, list | tuple) and home == "PyTorch"):
             raise TypeError(
                 f"{name} is an array of {home}, but {other} is one of {_library(x)}: "
                 "all arrays of a call need one library"
@@ -181,6 +181,10 @@ def axes_of(values: Array, axis: Axis, name: str = "x") -> tuple[int, ...]:
     else:
         try:
             axes = tuple(sorted(normalize_axis_tuple(axis, n, "axis")))
+        except TypeError:
+            raise TypeError(
+                f"axis is {axis!r}, but an integer, a tuple of integers or None is needed"
+            ) from None
         except AxisError:
             raise AxisError(f"axis {axis} is out of range for {name} of shape {values.shape}") from None
     if 0 in values.shape and any(values.shape[a] == 0 for a in axes):

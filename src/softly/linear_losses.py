@@ -128,7 +128,7 @@ where, focal, reduction, empty
     >>> import numpy as np
     >>> import softly
     >>> features, weight = np.eye(3), np.array([[2.0, 0.0, 1.0], [0.0, 2.0, 1.0]])
-    >>> value, gradients = softly.linear_losses.linear_cross_entropy(
+    >>> value, gradients = softly.linear_cross_entropy(
     ...     features, weight, [0, 1, 1], return_grad=True
     ... )
     >>> round(value, 4)

@@ -221,6 +221,8 @@ def prepare(
 ) -> Asked:
     """Check what is asked of logits of this shape and type, and put it in the kernels' terms."""
     check_options(label_smoothing, z_loss, logit_cap, focal, reduction, empty)
+    if not isinstance(ignore_index, int | np.integer):
+        raise TypeError(f"ignore_index is {ignore_index!r}, but an integer is needed")
     working = arrays.computed(dtype)
     rows = arrays.rows_shape(shape, (axis,))
     n_rows, classes = int(np.prod(rows)), shape[axis]
