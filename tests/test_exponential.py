@@ -19,7 +19,7 @@ import oracle
 native = pytest.importorskip("softly.kernels.native", reason="nothing was compiled")
 _native = native._native
 
-CHUNK = 1 << 18
+CHUNK = 1 << 15  # small enough for a cache
 FLOAT16, BFLOAT16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 SIGN = {size: 1 << (8 * size - 1) for size in UNSIGNED}

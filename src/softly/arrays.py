@@ -90,7 +90,8 @@ def require_real(x: Any, name: str) -> None:
     from array_api_compat import array_namespace
 
     xp = array_namespace(x)
-    if not xp.isdtype(x.dtype, ("real floating", "integral", "bool")) and "float" not in str(x.dtype):
+    real = xp.isdtype(x.dtype, ("real floating", "integral", "bool"))
+    if not real and "float" not in str(x.dtype):  # bfloat16 is in no standard
         raise TypeError(f"{name} holds {x.dtype} values, but real numbers are needed")
 
 
@@ -110,7 +111,7 @@ def is_tensor(x: Any) -> bool:
 def is_foreign(x: Any) -> bool:
     """An array of a library that is neither NumPy nor PyTorch on the CPU."""
     kind = type(x)
-    if kind is np.ndarray or kind is list or kind is float or isinstance(x, np.ndarray | np.generic):
+    if kind in (list, float) or isinstance(x, np.ndarray | np.generic):
         return False
     root = kind.__module__.partition(".")[0]
     if root == "torch":
@@ -147,10 +148,13 @@ def _tensor_memory(x: Any, name: str) -> Array:
             f"{name}.detach(), and get the gradients by the *_vjp functions or return_grad"
         )
     if x.dtype == torch.bfloat16:
-        return x.view(torch.uint16).numpy()
+        bits: Array = x.view(torch.uint16).numpy()
+        return bits
     if x.dtype.is_complex or x.is_sparse or x.is_quantized:
-        raise TypeError(f"{name} is a tensor of {x.dtype}, {x.layout}: dense real numbers are needed")
-    array = x.numpy()
+        raise TypeError(
+            f"{name} is a tensor of {x.dtype}, {x.layout}, but dense real numbers are needed"
+        )
+    array: Array = x.numpy()
     return array.astype(np.float64) if array.dtype.kind in "iub" else array
 
 
@@ -186,7 +190,9 @@ def axes_of(values: Array, axis: Axis, name: str = "x") -> tuple[int, ...]:
                 f"axis is {axis!r}, but an integer, a tuple of integers or None is needed"
             ) from None
         except AxisError:
-            raise AxisError(f"axis {axis} is out of range for {name} of shape {values.shape}") from None
+            raise AxisError(
+                f"axis {axis} is out of range for {name} of shape {values.shape}"
+            ) from None
     if 0 in values.shape and any(values.shape[a] == 0 for a in axes):
         raise ValueError(
             f"{name} has shape {values.shape}: along axis {axis} there is no entry, "
@@ -223,9 +229,7 @@ def temperature_of(
         )
     bad = np.flatnonzero(~(given >= 0))
     if len(bad):
-        raise ValueError(
-            f"temperature[{bad[0]}] is {given.flat[bad[0]]}, but it must be 0 or more"
-        )
+        raise ValueError(f"temperature[{bad[0]}] is {given.flat[bad[0]]}, but it must be 0 or more")
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(given.reshape(-1), computed(dtype))
 
@@ -304,7 +308,9 @@ def buffer_of(
     memory = enter(out, name)[0]
     if not memory.flags.writeable:
         raise ValueError(f"{name} is read-only")
-    if memory.size and any(s == 0 and n > 1 for s, n in zip(memory.strides, memory.shape, strict=True)):
+    if memory.size and any(
+        s == 0 and n > 1 for s, n in zip(memory.strides, memory.shape, strict=True)
+    ):
         raise ValueError(f"{name} has entries that share memory")
     for other, array in (inputs | others).items():
         if not isinstance(array, np.ndarray) or not np.may_share_memory(memory, array):
@@ -322,7 +328,7 @@ def _same(a: Array, b: Array) -> bool:
 
 def _overlap(a: Array, b: Array) -> bool:
     try:
-        return np.shares_memory(a, b, max_work=1000)
+        return np.shares_memory(a, b, max_work=1000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 

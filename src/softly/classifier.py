@@ -191,7 +191,8 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
         -------
         ndarray, shape (N, K)
         """
-        return softmax(self._scores(X), axis=1)
+        p: Array = softmax(self._scores(X), axis=1)
+        return p
 
     def predict_log_proba(self, X: Any) -> Array:
         """Logarithms of `predict_proba`, accurate where a probability is near 0 or 1.
@@ -204,7 +205,8 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
         -------
         ndarray, shape (N, K)
         """
-        return log_softmax(self._scores(X), axis=1)
+        log_p: Array = log_softmax(self._scores(X), axis=1)
+        return log_p
 
     def _scores(self, X: Any) -> Array:
         """A score for each class, also for two, where the first class has score 0."""

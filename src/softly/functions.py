@@ -197,7 +197,7 @@ def logsumexp(
     if out is not None:
         memory_[...] = value
     given = _given(value, leave) if out is None else out
-    return (given, _given(sign, leave)) if return_sign else given
+    return given if sign is None or not return_sign else (given, _given(sign, leave))
 
 
 def softmax_inverse(
@@ -376,9 +376,7 @@ def log_softmax_vjp(
     >>> softly.log_softmax_vjp(log_p, [-1.0, 0.0, 0.0]).round(3)  # of -log p[0]: p - onehot
     array([-0.341,  0.242,  0.099])
     """
-    return _along(
-        kernels.log_softmax_vjp, "log_p", log_p, axis, temperature, where, out, ("g", g)
-    )
+    return _along(kernels.log_softmax_vjp, "log_p", log_p, axis, temperature, where, out, ("g", g))
 
 
 def sigmoid(x: Any, *, out: Any = None) -> Any:

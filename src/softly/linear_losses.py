@@ -29,12 +29,12 @@ Rows = slice | NDArray[np.intp]
 
 _BUDGET = 64 * 2**20
 # Blocks of the products, measured: see docs/notes/functions.md.
-_TILE = 120  # rows that share what BLAS packs of the weights
+_TILE = 124  # rows that share what BLAS packs of the weights
 _CLASSES = 512
 _PRODUCT = _TILE * _CLASSES  # numbers, still in the cache when they are put in place
 _GRADIENT_CLASSES = 2048
 _GRADIENT_ROWS = 512
-_GRADIENT_DEPTH = 256
+_GRADIENT_DEPTH = 512
 _PIECES = 8  # of the classes, for threads, where there are few
 _MOST_TILES = 16  # more rows at once gain nothing
 _ROOMS_SHARE = 32  # of the budget, for rooms beyond the first
@@ -290,11 +290,11 @@ class _Costs:
         widest = _WIDENED * self.item // self.room_class if self.room_class else _CLASSES
         pieces = -(-n_classes // _PIECES)
         classes = min(n_classes, max(64, min(_CLASSES, widest // 64 * 64, -(-pieces // 64) * 64)))
-        most = max(_TILE, _PRODUCT // classes)
+        most = max(_TILE, _PRODUCT // min(n_classes, _CLASSES))
         usual = max(_BUDGET, 2 * self.held) + self.sums
-        fits = (t for t in range(most, 0, -1) if t % 8 == 0 or t < 8)
+        fits = (t for t in range(most, 0, -1) if t % 4 == 0 or t < 4)
         tile = next((t for t in fits if self._fitting(t, classes, usual)[0] >= t), 1)
-        tile = max(1, min(tile, n_rows))
+        tile = max(1, -(-n_rows // max(1, -(-n_rows // tile))))  # no small one at the end
         least = self.least(tile, classes)
         if budget < least:
             raise ValueError(

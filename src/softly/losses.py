@@ -120,10 +120,17 @@ def cross_entropy(
     0.707
     """
     options: dict[str, Any] = {
-        **{"class_weight": class_weight, "sample_weight": sample_weight, "where": where},
-        **{"ignore_index": ignore_index, "label_smoothing": label_smoothing, "z_loss": z_loss},
-        **{"logit_cap": logit_cap, "temperature": temperature, "focal": focal},
-        **{"reduction": reduction, "empty": empty},
+        "class_weight": class_weight,
+        "sample_weight": sample_weight,
+        "ignore_index": ignore_index,
+        "label_smoothing": label_smoothing,
+        "z_loss": z_loss,
+        "logit_cap": logit_cap,
+        "temperature": temperature,
+        "where": where,
+        "focal": focal,
+        "reduction": reduction,
+        "empty": empty,
     }
     return_grad = return_grad or grad_out is not None
     if arrays.is_foreign(logits):
@@ -179,7 +186,7 @@ class Asked:
         """The terms of some of the rows of an (N, K) matrix."""
         names = ("index", "share", "soft", "scale", "temperature", "where")
         parts = {name: getattr(self.terms, name) for name in names}
-        each = {k: v[rows] for k, v in parts.items() if isinstance(v, np.ndarray)}
+        each: dict[str, Any] = {k: v[rows] for k, v in parts.items() if isinstance(v, np.ndarray)}
         return replace(self.terms, **each)
 
     def counted(self) -> NDArray[np.bool_] | None:
@@ -226,12 +233,14 @@ def prepare(
     working = arrays.computed(dtype)
     rows = arrays.rows_shape(shape, (axis,))
     n_rows, classes = int(np.prod(rows)), shape[axis]
-    by_class = None if class_weight is None else arrays.weights(
-        class_weight, (classes,), "class_weight"
+    by_class = (
+        None if class_weight is None else arrays.weights(class_weight, (classes,), "class_weight")
     )
-    by_row = None if sample_weight is None else arrays.weights(
-        sample_weight, rows, "sample_weight"
-    ).reshape(-1)
+    by_row = (
+        None
+        if sample_weight is None
+        else arrays.weights(sample_weight, rows, "sample_weight").reshape(-1)
+    )
     terms = Terms(
         class_weight=None if by_class is None else by_class.astype(working),
         smoothing=float(label_smoothing),
@@ -243,15 +252,15 @@ def prepare(
     )
     terms, counted = _with_target(terms, target, rows, shape, axis, working, ignore_index, by_row)
     over_z = over = float(counted)  # without weights, each row that counts is 1
-    hard = terms.ignore_index is not None
-    if by_row is not None or (hard and by_class is not None):
+    hard = None if terms.ignore_index is None or terms.index is None else terms.index[:, 0]
+    if by_row is not None or (hard is not None and by_class is not None):
         if by_row is None:
             by_row = np.ones(n_rows)
-        if hard:
-            by_row = np.where(terms.index[:, 0] == terms.ignore_index, 0.0, by_row)
+        if hard is not None:
+            by_row = np.where(hard == terms.ignore_index, 0.0, by_row)
         over_z = over = float(by_row.sum())
-        if hard and by_class is not None:
-            over = float((by_row * by_class[np.where(by_row == 0, 0, terms.index[:, 0])]).sum())
+        if hard is not None and by_class is not None:
+            over = float((by_row * by_class[np.where(by_row == 0, 0, hard)]).sum())
     if reduction != "mean":
         over = over_z = 1.0
     # The mean of the z-loss is over rows, whatever their classes weigh.
@@ -324,11 +333,7 @@ def _with_target(
 
 def is_sparse(target: Any, dimensions: int) -> bool:
     """A pair of arrays with one dimension more than the rows."""
-    return (
-        isinstance(target, tuple)
-        and len(target) == 2
-        and np.ndim(target[0]) == dimensions + 1
-    )
+    return isinstance(target, tuple) and len(target) == 2 and np.ndim(target[0]) == dimensions + 1
 
 
 def _hard(classes: Array, rows: tuple[int, ...], shape: tuple[int, ...]) -> Array:
@@ -340,9 +345,7 @@ def _hard(classes: Array, rows: tuple[int, ...], shape: tuple[int, ...]) -> Arra
     return np.ascontiguousarray(classes, classes.dtype.newbyteorder("=")).reshape(-1)
 
 
-def _raise_no_class(
-    name: str, index: Array, rows: tuple[int, ...], bad: int, classes: int
-) -> None:
+def _raise_no_class(name: str, index: Array, rows: tuple[int, ...], bad: int, classes: int) -> None:
     at = ", ".join(map(str, np.unravel_index(bad, rows)))
     named = f"{name}[{at}]" if rows else name
     raise ValueError(
@@ -401,8 +404,9 @@ def _check_soft(soft: Array, axis: int, by_row: NDArray[np.float64] | None) -> N
     at = np.unravel_index(bad, rows)
     row = arrays.widened(np.moveaxis(soft, axis, -1)[at])
     where = f"target[{', '.join(map(str, at))}]"
-    if (row < 0).any() or not np.isfinite(row).all():
-        raise ValueError(f"{where} holds {row[~(row >= 0) | np.isinf(row)][0]}: probabilities must not be negative")
+    wrong = row[~((row >= 0) & (row < np.inf))]
+    if len(wrong):
+        raise ValueError(f"{where} holds {wrong[0]}, but probabilities must not be negative")
     raise ValueError(
         f"{where} sums to {row.sum(dtype=np.float64):.6g}, but the probabilities of soft targets "
         "must sum to 1"

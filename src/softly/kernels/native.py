@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from softly.kernels import _native, threads
