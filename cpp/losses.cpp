@@ -92,7 +92,7 @@ template <class S, class U> class UnitLoss {
     open();
     want();
     if (job_.has_dense())
-      work([this](size_t at) { return load(dense_ + at); });
+      work([dense = static_cast<const T*>(dense_)](size_t at) { return load(dense + at); });
     else
       work(nullptr);
   }
@@ -298,43 +298,55 @@ template <class S, class U> class UnitLoss {
     // The entries of single classes are known better than by the sum of their parts.
     for (size_t m = 0; m < job_.terms.wanted; m++)
       note_gradient(m, inverse, others, slope_sum, pull, scale);
-    // One class of one row is set on the way: an answer on its way past the caches is not there to
-    // be mended.
-    const bool at_once = heads == 1 && job_.terms.wanted == 1;
-    unit_.update(job_.grad, [&](size_t at) {
-      L g;
-      if constexpr (has_dense) {
-        if (focal) {
-          const L d = unit_.difference(unit_.score(at)), e = exp_nonpositive(d);
-          const auto [f, slope] = focal_terms(widen(d), widen(e), others, log_sum);
-          g = pulled(inverse * e, factor) + narrow(share_of(widen(dense(at)), slope)) * scale;
-        } else {
-          g = pulled(inverse * load(exps + at), factor) - dense(at) * scale;
+    const auto kept = [=](size_t at) { return inverse * load(exps + at); };
+    if constexpr (!has_dense) {
+      if (job_.terms.z_loss == 0)
+        write_gradient([=](size_t at) { return kept(at) * factor; });
+      else  // the factor may be infinite, but not what it pulls at p = 0
+        write_gradient([=](size_t at) { return share_of(kept(at), factor); });
+    } else if (focal) {
+      write_gradient([&](size_t at) {
+        const L d = unit_.difference(unit_.score(at)), e = exp_nonpositive(d);
+        const auto [f, slope] = focal_terms(widen(d), widen(e), others, log_sum);
+        return share_of(inverse * e, factor) + narrow(share_of(widen(dense(at)), slope)) * scale;
+      });
+    } else {
+      write_gradient([=](size_t at) { return share_of(kept(at), factor) - dense(at) * scale; });
+    }
+  }
+
+  // The gradient is entry(position), and at single classes what was noted.
+  template <class Entry> void write_gradient(Entry entry) {
+    if (job_.terms.cap || job_.has_mask() || unit_.scaled)
+      write_entries([&](size_t at) { return finished(entry(at), at); });
+    else
+      write_entries(entry);
+  }
+  template <class Entry> void write_entries(Entry entry) {
+    const size_t wanted = job_.terms.wanted;
+    if (heads == 1 && wanted == 1 && job_.grid.past_caches) {
+      // On its way past the caches an answer is not there to be mended.
+      unit_.update(job_.grad, [&](size_t at) {
+        L g = entry(at);
+        if (wanted_[0] - at < lanes<T>) {
+          T lane[lanes<T>];
+          store(lane, g);
+          lane[wanted_[0] - at] = gradient_[0];
+          g = load(lane);
         }
-      } else {
-        g = pulled(inverse * load(exps + at), factor);
-      }
-      g = finished(g, at);
-      if (at_once && wanted_[0] - at < lanes<T>) {
-        T lane[lanes<T>];
-        store(lane, g);
-        lane[wanted_[0] - at] = gradient_[0];
-        g = load(lane);
-      }
-      return g;
-    }, at_once || job_.terms.wanted == 0);
-    for (size_t m = 0; m < job_.terms.wanted && !at_once; m++)
-      for (size_t l = 0; l < unit_.count(); l++)
-        unit_.set(job_.grad, l, wanted_[m * lanes<T> + l], gradient_[m * lanes<T> + l]);
+        return g;
+      });
+    } else {
+      unit_.update(job_.grad, entry, wanted == 0);
+      for (size_t m = 0; m < wanted; m++)
+        for (size_t l = 0; l < unit_.count(); l++)
+          unit_.set(job_.grad, l, wanted_[m * lanes<T> + l], gradient_[m * lanes<T> + l]);
+    }
     for (size_t l = 0; any_dead_ && l < unit_.count(); l++)
       if (dead_[l]) unit_.set_row(job_.grad, l, T(0));
     unit_.finish(job_.grad);
   }
 
-  // p factor; with a z-loss the factor may be infinite, but not what it pulls at p = 0.
-  [[gnu::always_inline]] L pulled(const L& p, const L& factor) const {
-    return job_.terms.z_loss != 0 ? share_of(p, factor) : p * factor;
-  }
   // The gradient's way back through the temperature, the cap and the mask.
   L finished(L g, size_t at) {
     if (job_.terms.cap) g = g * load(curb_ + at);

@@ -270,8 +270,8 @@ template <class F> void released(size_t bytes, F f) {
   f();
 }
 
-// An answer larger than this will not wait in a cache for its reader.
-constexpr size_t cache_bytes = 1 << 23;
+// An answer larger than this will not wait in a cache for its reader (measured: docs/notes).
+constexpr size_t cache_bytes = 1 << 26;
 
 static bool past_caches(const Held& x, const Held& out) {
   return out && out.bytes() > cache_bytes && x.data() != out.data();

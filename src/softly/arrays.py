@@ -8,7 +8,6 @@ with them as they are.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -297,10 +296,11 @@ def buffer_of(
     if tensor != is_tensor(out) or not (tensor or isinstance(out, np.ndarray)):
         kind = "PyTorch tensor" if tensor else "NumPy array"
         raise TypeError(f"{name} is a {type(out).__name__}, but the answer is a {kind}")
-    wanted = "bfloat16" if dtype == BFLOAT16 else dtype.name
-    came = str(out.dtype).removeprefix("torch.")
-    if came != wanted:
-        raise TypeError(f"{name} holds {came} values, but the answer is of {wanted}")
+    if out.dtype is not dtype:
+        wanted = "bfloat16" if dtype == BFLOAT16 else dtype.name
+        came = str(out.dtype).removeprefix("torch.")
+        if came != wanted:
+            raise TypeError(f"{name} holds {came} values, but the answer is of {wanted}")
     if tuple(out.shape) != shape:
         raise ValueError(f"{name} has shape {tuple(out.shape)}, but the answer has {shape}")
     if not tensor and not (out.flags.aligned and out.dtype.isnative):
@@ -308,9 +308,8 @@ def buffer_of(
     memory = enter(out, name)[0]
     if not memory.flags.writeable:
         raise ValueError(f"{name} is read-only")
-    if memory.size and any(
-        s == 0 and n > 1 for s, n in zip(memory.strides, memory.shape, strict=True)
-    ):
+    shared = (n > 1 for s, n in zip(memory.strides, memory.shape, strict=True) if s == 0)
+    if memory.size and any(shared):
         raise ValueError(f"{name} has entries that share memory")
     for other, array in (inputs | others).items():
         if not isinstance(array, np.ndarray) or not np.may_share_memory(memory, array):
@@ -353,8 +352,3 @@ def weights(x: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:
             f"{name}[{at}] is {array.flat[at]}, but weights must be finite and not negative"
         )
     return array
-
-
-def size(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
-    """How many entries there are along the axes."""
-    return math.prod(shape[a] for a in axes)

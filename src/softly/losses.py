@@ -371,26 +371,38 @@ def _sparse(
     m = index.shape[-1]
     index = np.ascontiguousarray(index, index.dtype.newbyteorder("="))
     counts = np.ones(rows, bool) if by_row is None else (by_row != 0).reshape(rows)
-    bad = np.flatnonzero(((index < 0) | (index >= classes)) & counts[..., None])
-    if len(bad):
-        _raise_no_class("target[0]", index.reshape(-1), index.shape, int(bad[0]), classes)
+    if by_row is None:
+        _, bad = kernels.survey(index.reshape(-1), classes, None)
+    else:
+        wrong = np.flatnonzero(((index < 0) | (index >= classes)) & counts[..., None])
+        bad = int(wrong[0]) if len(wrong) else None
+    if bad is not None:
+        _raise_no_class("target[0]", index.reshape(-1), index.shape, bad, classes)
     share = arrays.widened(given)
+    _check_shares(share, counts, _tolerance(given.dtype))
+    # Rows that do not count may name anything.
+    if by_row is not None:
+        index = np.where(counts[..., None], index, 0)
+    return index.reshape(-1, m), np.ascontiguousarray(share.reshape(-1, m), working)
+
+
+def _check_shares(share: Array, counts: NDArray[np.bool_], tolerance: float) -> None:
+    """Each a probability, and of each row that counts not more than the whole."""
+    total = share.sum(axis=-1, dtype=np.float64)
+    if share.size and share.min() >= 0 and total.max() <= 1 + tolerance:
+        return
     negative = np.argwhere(~((share >= 0) & (share < np.inf)) & counts[..., None])
     if len(negative):
         at = negative[0].tolist()
         raise ValueError(
             f"target[1]{at} is {share[tuple(at)]}, but probabilities must not be negative"
         )
-    total = share.sum(axis=-1, dtype=np.float64)
-    above = np.argwhere((total > 1 + _tolerance(given.dtype)) & counts)
+    above = np.argwhere((total > 1 + tolerance) & counts)
     if len(above):
         at = above[0].tolist()
         raise ValueError(
             f"target[1]{at} sums to {total[tuple(at)]:.6g}, but probabilities sum to 1 at most"
         )
-    # Rows that do not count may name anything.
-    index = np.where(counts[..., None], index, 0).reshape(-1, m)
-    return index, np.ascontiguousarray(share.reshape(-1, m), working)
 
 
 def _check_soft(soft: Array, axis: int, by_row: NDArray[np.float64] | None) -> None:
