@@ -281,7 +281,7 @@ inline float number(Float16 x) {
 }
 template <class S> inline S stored(Compute<S> x) {
   if constexpr (sizeof(S) == 2)
-    return {narrowed<S>(Vector<float>{} + x)[0]};
+    return {narrowed<S>(Vector<float>{x})[0]};  // the sign of a zero too
   else
     return x;
 }

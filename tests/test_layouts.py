@@ -305,5 +305,5 @@ def test_no_hidden_copy_of_any_axis():
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     size = 64_000_000
-    assert size * 0.5 < found.pop("allocated") < size * 1.2
+    assert found.pop("allocated") < size * 1.2  # nothing, where the pages of an earlier one do
     assert {name: more for name, more in found.items() if more > size / 8} == {}

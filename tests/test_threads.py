@@ -9,7 +9,6 @@ import time
 import numpy as np
 import pytest
 
-import softly
 from softly.kernels import threads
 
 
@@ -74,25 +73,6 @@ def test_a_worker_that_asks_for_workers_does_the_work_itself():
     assert len(done) == 500
 
 
-def test_concurrent_callers_get_their_own_answers():
-    rng = np.random.default_rng(0)
-    inputs = [rng.normal(size=(3000, 50 + i)) for i in range(8)]
-    wanted = [softly.softmax(x, axis=1) for x in inputs]
-    wrong = []
-
-    def call(i):
-        for _ in range(20):
-            if not np.array_equal(softly.softmax(inputs[i], axis=1), wanted[i]):
-                wrong.append(i)
-
-    callers = [threading.Thread(target=call, args=(i,)) for i in range(8)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    assert not wrong
-
-
 def child(code, **environment):
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -101,22 +81,6 @@ def child(code, **environment):
         text=True,
         timeout=60,
     )
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_starts_its_own_threads():
-    done = child(
-        "import os, numpy as np, softly\n"
-        "x = np.random.default_rng(0).normal(size=(5000, 100))\n"
-        "wanted = softly.softmax(x, axis=1)\n"
-        "if os.fork() == 0:\n"
-        "    os._exit(int(not np.array_equal(softly.softmax(x, axis=1), wanted)))\n"
-        "assert os.waitpid(-1, 0)[1] == 0\n"
-        "assert np.array_equal(softly.softmax(x, axis=1), wanted)\n",
-        SOFTLY_THREADS="3",
-        PYTHONWARNINGS="ignore::DeprecationWarning",
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_it_works_while_the_interpreter_shuts_down():
