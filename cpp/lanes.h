@@ -413,7 +413,7 @@ template <class T>
 inline Lanes<T> where_zero(const Lanes<T>& test, const Lanes<T>& yes, const Lanes<T>& no) {
   return map<T>([&](size_t i) { return test.v[i] == 0 ? yes.v[i] : no.v[i]; });
 }
-// y * 2^n for a y near 1 and a whole n <= 0, rounded once. The low bits of shifted hold n + lift,
+// y * 2^n for a y near 1 and a whole n <= 0, rounded once; NaN stays NaN. The low bits of shifted hold n + lift,
 // so that 2^(n + lift) y is normal; unlift = 2^-lift.
 template <class T>
 inline Lanes<T> times_power_of_two(const Lanes<T>& y, [[maybe_unused]] const Lanes<T>& n,
@@ -427,7 +427,7 @@ inline Lanes<T> times_power_of_two(const Lanes<T>& y, [[maybe_unused]] const Lan
 #else
   return map<T>([&](size_t i) {
     const Bits<T> scaled = (Bits<T>)y.v[i] + ((Bits<T>)shifted.v[i] << mantissa);
-    return (Vector<T>)scaled * unlift;
+    return (Vector<T>)scaled * unlift + (y.v[i] - y.v[i]);  // NaN's bits may lose theirs
   });
 #endif
 }

@@ -29,15 +29,17 @@ Rows = slice | NDArray[np.intp]
 
 _BUDGET = 64 * 2**20
 # Blocks of the products, measured: see docs/notes/functions.md.
-_TILE = 124  # rows that share what BLAS packs of the weights
-_CLASSES = 512
-_PRODUCT = _TILE * _CLASSES  # numbers, still in the cache when they are put in place
+_MOST_ROWS = 512
+_FEW_ROWS = 240  # with fewer, BLAS is faster where the scores lie class by class
+_MOST_CLASSES, _MOST_OF_FEW_ROWS, _LEAST_CLASSES = 2048, 512, 64
+_LEAST_PRODUCT = 1 << 16  # numbers, where there are few classes
 _GRADIENT_CLASSES = 2048
 _GRADIENT_ROWS = 512
 _GRADIENT_DEPTH = 512
-_PIECES = 8  # of the classes, for threads, where there are few
-_MOST_TILES = 16  # more rows at once gain nothing
+_PIECES = 16  # of the classes, for threads
+_MOST_TILES = 16
 _ROOMS_SHARE = 32  # of the budget, for rooms beyond the first
+_ANY_NUMBER = 1 << 20
 _WIDENED = 1 << 18  # numbers of a block of weights that are not as BLAS wants them
 _ROUNDED = 1 << 15  # numbers rounded at a time
 _ROUNDING = 24  # bytes that takes for each, on the way
@@ -261,9 +263,17 @@ class _Layout:
     """How much is worked on at once. No budget changes tile and classes, nor so any score."""
 
     tile: int  # rows of each product that gives scores
+    classes: int  # of each of these products
     rows: int  # whose scores are held: whole tiles, or a part of one
-    classes: int  # of each product that gives scores
-    rooms: int  # threads at once that have room of their own for them
+    stripe: int  # classes whose gradients are summed in one pass over the rows
+    rooms: int  # threads that have room of their own
+    product: int  # numbers of a product in each room
+    least: int  # bytes for one row
+
+    @property
+    def by_class(self) -> bool:
+        """Whether products lie class by class, until they are put in place."""
+        return self.tile < _FEW_ROWS
 
 
 @dataclass(frozen=True)
@@ -271,54 +281,64 @@ class _Costs:
     """The bytes that a pass takes beyond inputs and gradients."""
 
     held: int  # numbers of each row and of each class
-    sums: int  # a weight's gradient that is rounded in the end
+    sums_class: int  # of each class of a weight's gradient that is rounded in the end
     row: int  # of each row whose scores are held
     tile_row: int  # of each row of a tile
     room: int  # in each room
-    room_class: int  # of each class of a product's block, in each room
+    room_class: int  # of each class of a product, in each room
     item: int  # a number
-
-    def in_room(self, tile: int, classes: int) -> int:
-        return self.room + classes * (self.room_class + tile * self.item)
-
-    def least(self, tile: int, classes: int) -> int:
-        """For one row."""
-        return self.held + self.sums + tile * self.tile_row + self.in_room(tile, classes) + self.row
 
     def layout(self, n_rows: int, n_classes: int, budget: int) -> _Layout:
         """What fits into the budget."""
-        widest = _WIDENED * self.item // self.room_class if self.room_class else _CLASSES
-        pieces = -(-n_classes // _PIECES)
-        classes = min(n_classes, max(64, min(_CLASSES, widest // 64 * 64, -(-pieces // 64) * 64)))
-        most = max(_TILE, _PRODUCT // min(n_classes, _CLASSES))
-        usual = max(_BUDGET, 2 * self.held) + self.sums
-        fits = (t for t in range(most, 0, -1) if t % 4 == 0 or t < 4)
-        tile = next((t for t in fits if self._fitting(t, classes, usual)[0] >= t), 1)
+        # The tile is one that fits into the usual budget, whatever the budget is.
+        usual = max(_BUDGET, 2 * self.held)
+        tile = max(1, min(n_rows, max(_MOST_ROWS, _LEAST_PRODUCT // n_classes)))
+        while tile > 1 and self._fitting(tile, n_classes, usual).rows < tile:
+            tile -= max(1, tile // 64)
         tile = max(1, -(-n_rows // max(1, -(-n_rows // tile))))  # no small one at the end
-        least = self.least(tile, classes)
-        if budget < least:
+        at = self._fitting(tile, n_classes, budget)
+        if budget < at.least:
             raise ValueError(
-                f"memory_budget is {budget} bytes, but at least {least} bytes are needed: "
-                f"{self.row} for one row of {n_classes} scores, "
-                + (f"{self.sums} for sums that are rounded in the end, " if self.sums else "")
-                + "and the rest for numbers of every row and a block of a product"
+                f"memory_budget is {budget} bytes, but at least {at.least} bytes are needed: "
+                f"{self.row} for one row of {n_classes} scores, and the rest for a block of a "
+                "product and some numbers of every row and class"
             )
-        rows, rooms = self._fitting(tile, classes, budget)
-        rows = max(1, min(rows, n_rows, _MOST_TILES * tile))
-        return _Layout(tile, rows if rows < tile else rows // tile * tile, classes, rooms)
+        rows = max(1, min(at.rows, n_rows, _MOST_TILES * tile))
+        return replace(at, rows=rows if rows < tile else rows // tile * tile)
 
-    def _fitting(self, tile: int, classes: int, budget: int) -> tuple[int, int]:
-        """How many rows, and how many rooms."""
-        left, room = budget - self.least(tile, classes), self.in_room(tile, classes)
-        more = max(left, 0) // _ROOMS_SHARE // room
-        return 1 + (left - more * room) // self.row, 1 + more
+    def _fitting(self, tile: int, n_classes: int, budget: int) -> _Layout:
+        by_class = tile < _FEW_ROWS
+        widest = _WIDENED * self.item // self.room_class if self.room_class else _MOST_CLASSES
+        most = min(
+            _MOST_OF_FEW_ROWS if by_class else _MOST_CLASSES, widest, -(-n_classes // _PIECES)
+        )
+        classes = min(n_classes, max(_LEAST_CLASSES, -(-most // 64) * 64))
+        stripe = min(n_classes, _LEAST_CLASSES) if self.sums_class else n_classes
+        # Products lie apart where they are transposed, or are of rows whose scores are not held.
+        for apart in (tile * classes,) if by_class else (0, tile * classes):
+            room = self.room + classes * self.room_class + apart * self.item
+            least = self.held + stripe * self.sums_class + tile * self.tile_row + room + self.row
+            left = budget - least
+            more = max(left, 0) // _ROOMS_SHARE // room if room else _ANY_NUMBER
+            wider = max(left, 0) // 2 // (64 * self.sums_class) * 64 if self.sums_class else 0
+            wider = min(wider, n_classes - stripe)
+            rows = 1 + (left - more * room - wider * self.sums_class) // self.row
+            if rows >= tile:
+                break
+        return _Layout(tile, classes, rows, stripe + wider, 1 + more, apart, least)
 
 
 class _Room:
     """What a thread has for itself."""
 
-    def __init__(self, products: int, weights: int, dtype: np.dtype[Any]) -> None:
-        self.products, self.weights = np.empty(products, dtype), np.empty(weights, dtype)
+    def __init__(self, product: int, weight: int, dtype: np.dtype[Any]) -> None:
+        self._product, self._weight = np.empty(product, dtype), np.empty(weight, dtype)
+
+    def product(self, *shape: int) -> Array:
+        return self._product[: shape[0] * shape[1]].reshape(shape)
+
+    def weight(self, *shape: int) -> Array:
+        return self._weight[: shape[0] * shape[1]].reshape(shape)
 
 
 class _Pass:
@@ -371,7 +391,7 @@ class _Pass:
         copied = 2 * layer.depth * item if self.copies else 0
         return _Costs(
             held=held,
-            sums=0 if layer.weight.dtype == layer.working else layer.weight.size * item,
+            sums_class=layer.depth * item if layer.weight.dtype != layer.working else 0,
             row=row + copied,
             tile_row=copied,
             room=blas.room(layer.depth, item),
@@ -389,8 +409,7 @@ class _Pass:
         self.x = np.empty((group, depth), working)
         weights = at.classes * depth if self.widens else 0
         self.rooms = [
-            _Room(at.tile * at.classes, weights, working)
-            for _ in range(min(at.rooms, threads.count()))
+            _Room(at.product, weights, working) for _ in range(min(at.rooms, threads.count()))
         ]
         self.begun = False
         if not self.return_grad:
@@ -448,20 +467,26 @@ class _Pass:
                 self.d_features[some] = arrays.narrowed(dx[a:b], self.d_features.dtype)
 
     def _score(self, x: Array, first: int, last: int, scores: Array) -> None:
-        """Tile by tile, of which those of other rows are left out in the end."""
+        """Tile by tile of x, of which rows beyond first and last are left out in the end."""
 
         def work(block: tuple[int, int], tile: tuple[int, int], room: _Room) -> None:
             (a, b), (start, stop) = block, tile
-            # Products lie class by class, for which BLAS is faster where rows are few.
-            shape = b - a, stop - start
-            z = room.products[: shape[0] * shape[1]].reshape(shape)
-            blas.multiply(self._weight(slice(a, b), slice(None), room), x[start:stop].T, z)
+            some, weight = x[start:stop], self._weight(slice(a, b), slice(None), room)
             i, j = max(start, first), min(stop, last)
-            out, z = scores[i - first : j - first, a:b], z[:, i - start : j - start].T
-            if self.bias is None:
-                np.copyto(out, z)
+            out = scores[i - first : j - first, a:b]
+            in_place = not self.at.by_class and len(out) == len(some)
+            if self.at.by_class:
+                z = room.product(b - a, len(some))
+                blas.multiply(weight, some.T, z)
+                z = z.T
             else:
+                z = out if in_place else room.product(len(some), b - a)
+                blas.multiply(some, weight.T, z)
+            z = z[i - start : j - start]
+            if self.bias is not None:
                 np.add(z, self.bias[a:b], out=out)
+            elif not in_place:
+                np.copyto(out, z)
 
         blocks = _blocks(self.layer.n_classes, self.at.classes)
         tiles = [(a, b) for a, b in _blocks(len(x), self.at.tile) if b > first and a < last]
@@ -507,7 +532,7 @@ class _Pass:
         block = self.layer.weight[classes, columns]
         if not self.widens:
             return block
-        out = room.weights[: block.size].reshape(block.shape)
+        out = room.weight(*block.shape)
         _widen(block, out)
         return out
 
