@@ -82,7 +82,8 @@ def lbfgs(
     # The descent also ends where rounding hides any further progress; the gradient can still be
     # told from 0 there, for float64 data.
     rounding = 64 * float(np.finfo(objective.dtype).eps) * abs(value)
-    hidden = bool(found.nit < max_iter and np.ptp(values[-2:]) <= rounding)
+    # The two least, since the last may be far trials of a search that found nothing better.
+    hidden = bool(found.nit < max_iter and np.ptp(sorted(values)[:2]) <= rounding)
     if hidden and gradient > tol and objective.dtype == np.float64:
         better = _polished(lambda flat: evaluate(flat)[1], at, tol)
         better_value, slope = evaluate(better)
