@@ -16,28 +16,41 @@ template <class S, class U> void open(U& unit, const Grid& grid, const Scores& s
 
 template <class S> void softmax(const Grid& grid, const Scores& scores, const View& to) {
   const Array<S> out{grid, to};
-  for_units<S>(grid, side_by_side(grid, scores.x), [&](auto& unit) {
-    return [&](size_t) {
+  for_units<S>(grid, side_by_side(grid, to, scores.x), [&](auto& unit) {
     using T = Compute<S>;
-    open<S>(unit, grid, scores);
-    T* exps = unit.kept();
-    const auto keep = [=](size_t at, const Lanes<T>&, const Lanes<T>& e) { store(exps + at, e); };
-    const Factor<T> inverse = unit.add_up(keep).inverse();
-    unit.update(out, [&](size_t at) { return inverse * load(exps + at); });
-    unit.finish(out);
-    };
+    return Passes(
+        unit, out,
+        [&](auto meanwhile) {
+          open<S>(unit, grid, scores);
+          T* exps = unit.kept();
+          const auto keep = [=](size_t at, const auto&, const Lanes<T>& e) { store(exps + at, e); };
+          return unit.add_up(keep, meanwhile).inverse();
+        },
+        [&](const Factor<T>& inverse) {
+          return [=, exps = static_cast<const T*>(unit.kept())](size_t at) {
+            return inverse * load(exps + at);
+          };
+        });
   });
 }
 
 template <class S> void log_softmax(const Grid& grid, const Scores& scores, const View& to) {
   const Array<S> out{grid, to};
-  for_units<S>(grid, side_by_side(grid, scores.x, to), [&](auto& unit) {
-    return [&](size_t) {
-    open<S>(unit, grid, scores);
-    const auto log_sum = narrow(unit.reduce(keep_nothing).log_sum());
-    unit.update(out, [&](size_t at) { return unit.difference(unit.score(at)) - log_sum; });
-    unit.finish(out);
-    };
+  for_units<S>(grid, side_by_side(grid, to, scores.x), [&](auto& unit) {
+    using T = Compute<S>;
+    return Passes(
+        unit, out,
+        [&](auto meanwhile) {
+          open<S>(unit, grid, scores);
+          T* kept = unit.kept();
+          const auto keep = [=](size_t at, const Lanes<T>& d, const auto&) { store(kept + at, d); };
+          return narrow(unit.reduce(keep, meanwhile).log_sum());
+        },
+        [&](const Lanes<T>& log_sum) {
+          return [=, kept = static_cast<const T*>(unit.kept())](size_t at) {
+            return load(kept + at) - log_sum;
+          };
+        });
   });
 }
 
@@ -45,7 +58,7 @@ template <class S> void logsumexp(const Grid& grid, const Scores& scores, void* 
   for_units<S>(grid, side_by_side(grid, scores.x), [&](auto& unit) {
     return [&](size_t i) {
     open<S>(unit, grid, scores);
-    const auto value = narrow(unit.log_sum_exp(unit.reduce(keep_nothing)));
+    const auto value = narrow(unit.log_sum_exp(unit.reduce(keep_nothing, Nothing())));
     store_first(static_cast<S*>(out) + i, value, unit.count());
     };
   });
@@ -57,7 +70,7 @@ template <class S> void softmax_inverse(const Grid& grid, const Scores& scores, 
   const Array<const S> p{grid, scores.x};
   const Array<const uint8_t> where{grid, scores.where};
   const Array<S> out{grid, to};
-  for_units<S>(grid, side_by_side(grid, scores.x, to), [&](auto& unit) {
+  for_units<S>(grid, side_by_side(grid, to, scores.x), [&](auto& unit) {
     return [&](size_t) {
     T* logs = unit.kept();
     unit.read(p, logs, T(0));
@@ -73,7 +86,7 @@ template <class S> void softmax_inverse(const Grid& grid, const Scores& scores, 
       count.add(where_zero(x, zero, all<T>(1)), at);
       store(logs + at, log);
     });
-    const Wide<T> total = value(sum.joined()), counted = value(count.joined());
+    const Wide<T> total = value(unit.joined(sum)), counted = value(unit.joined(count));
     const Wide<T> mean = map_wide<T>([&](size_t h) {
       return where_zero(counted.v[h], all(0.0), total.v[h] / counted.v[h]);
     });
@@ -101,7 +114,7 @@ void softmax_vjp(const Grid& grid, const Scores& scores, const View& upstream, c
   const Array<const S> probability{grid, scores.x}, gradient{grid, upstream};
   const Array<const uint8_t> where{grid, scores.where};
   const Array<S> out{grid, to};
-  for_units<S>(grid, side_by_side(grid, scores.x, upstream, to), [&](auto& unit) {
+  for_units<S>(grid, side_by_side(grid, to, scores.x, upstream), [&](auto& unit) {
     return [&](size_t) {
     T *p = unit.kept(), *g = unit.second();
     unit.read(probability, p, T(0));
@@ -109,7 +122,7 @@ void softmax_vjp(const Grid& grid, const Scores& scores, const View& upstream, c
     if (where) mask(unit, where, p, T(0)), mask(unit, where, g, T(0));
     typename std::decay_t<decltype(unit)>::Sums sum;
     unit.each_position([&](size_t at) { sum.add_product(load(p + at), load(g + at), at); });
-    const Wide<T> dot = value(sum.joined());
+    const Wide<T> dot = value(unit.joined(sum));
     unit.ask(scores.temperature);
     unit.update(out, [&](size_t at) {
       const Wide<T> wide = widen(load(g + at));
@@ -130,7 +143,7 @@ void log_softmax_vjp(const Grid& grid, const Scores& scores, const View& upstrea
   const Array<const S> log_probability{grid, scores.x}, gradient{grid, upstream};
   const Array<const uint8_t> where{grid, scores.where};
   const Array<S> out{grid, to};
-  for_units<S>(grid, side_by_side(grid, scores.x, upstream, to), [&](auto& unit) {
+  for_units<S>(grid, side_by_side(grid, to, scores.x, upstream), [&](auto& unit) {
     return [&](size_t) {
     T *log_p = unit.kept(), *g = unit.second();
     unit.read(log_probability, log_p, -infinity<T>);
@@ -138,7 +151,7 @@ void log_softmax_vjp(const Grid& grid, const Scores& scores, const View& upstrea
     if (where) mask(unit, where, log_p, -infinity<T>), mask(unit, where, g, T(0));
     typename std::decay_t<decltype(unit)>::Sums sum;
     unit.each_position([&](size_t at) { sum.add(load(g + at), at); });
-    const Lanes<T> total = narrow(value(sum.joined())), minus = all<T>(0) - total;
+    const Lanes<T> total = narrow(value(unit.joined(sum))), minus = all<T>(0) - total;
     unit.ask(scores.temperature);
     unit.update(out, [&](size_t at) {
       const Lanes<T> x = fma(exp_nonpositive(load(log_p + at)), minus, load(g + at));

@@ -235,37 +235,51 @@ inline void fence() {
 #endif
 }
 
-// The first count lanes from memory, the others as fill; and the first count lanes to memory.
-// Nothing beyond them is read or written.
+// Lanes [first, last) from memory, where lane 0 would stand at `from`, the others as fill; and the
+// first count lanes from and to memory. Nothing beyond them is read or written.
 template <class S>
-inline Lanes<Compute<S>> load_first(const S* from, size_t count, Compute<S> fill) {
+inline Lanes<Compute<S>> load_between(const S* from, size_t first, size_t last, Compute<S> fill) {
   using T = Compute<S>;
+#if defined(__AVX512F__)
+  const auto mask = uint16_t((1u << last) - (1u << first));
+  if constexpr (__is_same(T, double)) {
+    return {{_mm512_mask_loadu_pd(_mm512_set1_pd(fill), __mmask8(mask), from)}};
+  } else if constexpr (__is_same(S, float)) {
+    return {{_mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask, from)}};
+  } else {
+    const auto bits = (Shorts)_mm256_maskz_loadu_epi16(mask, from);
+    const __m512 x = __is_same(S, Float16) ? from_float16(bits) : from_bfloat16(bits);
+    return {{_mm512_mask_mov_ps(_mm512_set1_ps(fill), mask, x)}};
+  }
+#else
   alignas(lane_bytes) S near[lanes<T>] = {};
-  __builtin_memcpy(near, from, count * sizeof(S));
+  __builtin_memcpy(near + first, from + first, (last - first) * sizeof(S));
   alignas(lane_bytes) T lane[lanes<T>];
   store(lane, load(near));
-  for (size_t l = count; l < lanes<T>; l++) lane[l] = fill;
+  for (size_t l = 0; l < first; l++) lane[l] = fill;
+  for (size_t l = last; l < lanes<T>; l++) lane[l] = fill;
   return load(lane);
+#endif
+}
+template <class S>
+inline Lanes<Compute<S>> load_first(const S* from, size_t count, Compute<S> fill) {
+  return load_between(from, 0, count, fill);
 }
 template <class S> inline void store_first(S* to, const Lanes<Compute<S>>& x, size_t count) {
+#if defined(__AVX512F__)
+  const auto mask = uint16_t((1u << count) - 1);
+  if constexpr (sizeof(S) == 8)
+    _mm512_mask_storeu_pd(to, __mmask8(mask), x.v[0]);
+  else if constexpr (sizeof(S) == 4)
+    _mm512_mask_storeu_ps(to, mask, x.v[0]);
+  else
+    _mm256_mask_storeu_epi16(to, mask, (__m256i)narrowed<S>(x.v[0]));
+#else
   alignas(lane_bytes) S near[lanes<Compute<S>>];
   store(near, x);
   __builtin_memcpy(to, near, count * sizeof(S));
-}
-#if defined(__AVX512F__)
-template <> inline Lanes<float> load_first(const float* from, size_t count, float fill) {
-  return {{_mm512_mask_loadu_ps(_mm512_set1_ps(fill), (1u << count) - 1, from)}};
-}
-template <> inline Lanes<double> load_first(const double* from, size_t count, double fill) {
-  return {{_mm512_mask_loadu_pd(_mm512_set1_pd(fill), (1u << count) - 1, from)}};
-}
-template <> inline void store_first(float* to, const Lanes<float>& x, size_t count) {
-  _mm512_mask_storeu_ps(to, (1u << count) - 1, x.v[0]);
-}
-template <> inline void store_first(double* to, const Lanes<double>& x, size_t count) {
-  _mm512_mask_storeu_pd(to, (1u << count) - 1, x.v[0]);
-}
 #endif
+}
 
 // One number, as it stands in memory and as it is worked on.
 inline float number(float x) { return x; }

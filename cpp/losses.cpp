@@ -74,16 +74,20 @@ template <class S, class U> class UnitLoss {
 
  public:
   UnitLoss(U& unit, const Job<S>& job)
-      : unit_(unit), job_(job), dense_(job.has_dense() ? U::room(job.grid) : 1),
-        weight_(job.terms.class_weight ? U::room(job.grid) : 1),
+      : unit_(unit), job_(job), dense_(job.has_dense() ? 2 * room() : 1),
+        weight_(job.terms.class_weight ? room() : 1),
         curb_(job.terms.cap ? U::room(job.grid) : 1), share_(job.terms.wanted * lanes<T>),
         score_(job.terms.wanted * lanes<T>), gradient_(job.terms.wanted * lanes<T>),
         wanted_(job.terms.wanted * lanes<T>), singles_(job.terms.wanted) {
+    if (job.has_dense()) clear(dense_, 2 * room());
     if (job.terms.class_weight) {
-      unit.each_class([&](size_t at, size_t j) { weight_[at] = job.class_weight(j); });
-      unit.clear_beyond(static_cast<T*>(weight_));
+      clear(weight_, room());
+      unit.each_class([&](size_t at, size_t j) { placed(weight_)[at] = job.class_weight(j); });
     }
   }
+
+  ~UnitLoss() { writing_.finish(0, pending_); }
+  UnitLoss(const UnitLoss&) = delete;
 
   void operator()(size_t row) {
     row_ = row;
@@ -92,12 +96,13 @@ template <class S, class U> class UnitLoss {
     open();
     want();
     if (job_.has_dense())
-      work([dense = static_cast<const T*>(dense_)](size_t at) { return load(dense + at); });
+      work([dense = static_cast<const T*>(dense())](size_t at) { return load(dense + at); });
     else
       work(nullptr);
   }
 
  private:
+  static constexpr size_t nowhere = ~size_t(0) / 2;
   // What each lane knows of its row; in a Row all lanes are the same.
   static constexpr size_t heads = U::height;
 
@@ -107,15 +112,45 @@ template <class S, class U> class UnitLoss {
     W share, phi, slope;
   };
 
+  // The gradient of a long row with no more than one single class, written while the next is reduced.
+  struct Pending {
+    const T *exps = nullptr, *dense = nullptr;
+    Factor<T> inverse;
+    L factor, scale;
+    bool guarded = false;  // the factor may be infinite, but not what it pulls at p = 0
+    size_t wanted = nowhere;  // its position, and the gradient there
+    T gradient = 0;
+
+    [[gnu::always_inline]] L operator()(size_t at) const {
+      const L p = inverse * load(exps + at);
+      L g = guarded ? share_of(p, factor) : p * factor;
+      if (dense) g = g - load(dense + at) * scale;
+      if (wanted - at < lanes<T>) {
+        T lane[lanes<T>];
+        store(lane, g);
+        lane[wanted - at] = gradient;
+        g = load(lane);
+      }
+      return g;
+    }
+  };
+
   U& unit_;
   const Job<S>& job_;
-  Room<T> dense_, weight_, curb_;     // by position
+  Writing<S> writing_;
+  Pending pending_;
+  // What is wanted of each class, of this row and the one before, and the classes' weights: `placed`
+  // where the row's positions are, and 0 where there is no class.
+  Room<T> dense_, weight_;
+  Room<T> curb_;                      // by position
   Room<T> share_, score_, gradient_;  // by single class and lane
   Room<size_t> wanted_;
   Room<Single> singles_;
   size_t row_ = 0;
   alignas(lane_bytes) T scale_[lanes<T>];
-  bool dead_[lanes<T>], any_dead_ = false, dense_stands_ = false;
+  bool dead_[lanes<T>], any_dead_ = false;
+  bool dense_stands_ = false;  // the same for all rows
+  size_t now_ = 0;             // which of the two is of this row
   W amount_ = all_wide<T>(0), dense_amount_ = all_wide<T>(0);
 
   size_t lane(size_t l) const { return least(l, unit_.count() - 1); }
@@ -170,6 +205,13 @@ template <class S, class U> class UnitLoss {
     });
   }
 
+  size_t room() const { return U::room(job_.grid) + lanes<T>; }
+  static void clear(T* numbers, size_t size) {
+    for (size_t i = 0; i < size; i++) numbers[i] = 0;
+  }
+  T* placed(T* numbers) const { return numbers + lanes<T> - unit_.shift(); }
+  T* dense() { return placed(dense_ + now_ * room()); }
+
   // Which classes are wanted, and how much.
   void want() {
     const Terms& terms = job_.terms;
@@ -204,6 +246,7 @@ template <class S, class U> class UnitLoss {
   void want_dense() {
     const Terms& terms = job_.terms;
     if (terms.soft.data) {
+      now_ = 1 - now_;
       switch (terms.soft_type) {
         case Type::f16: read_soft<Float16>(); break;
         case Type::bf16: read_soft<BFloat16>(); break;
@@ -211,24 +254,27 @@ template <class S, class U> class UnitLoss {
         case Type::f64: read_soft<double>(); break;
       }
     } else if (dense_stands_) {
-      return;  // the same for all rows
+      return;
     }
     dense_stands_ = !job_.has_mask();
-    const L spread = this->spread(), keep = all(T(1 - terms.smoothing));
+    T* dense = this->dense();
+    const T* weight = job_.terms.class_weight ? placed(weight_) : nullptr;
+    if (terms.smoothing != 0 || weight) {
+      const L spread = this->spread(), keep = all(T(1 - terms.smoothing));
+      unit_.each_position([&](size_t at) {
+        const L own = terms.soft.data ? load(dense + at) : all<T>(0);
+        L a = fma(keep, own, spread);
+        if (job_.has_mask()) a = where_zero(load(unit_.allowed() + at), keep * own, a);
+        store(dense + at, weight ? a * load(weight + at) : a);
+      });
+      unit_.clear_beyond(dense);
+    }
     typename U::Sums amount;
-    unit_.each_position([&](size_t at) {
-      const L own = terms.soft.data ? load(dense_ + at) : all<T>(0);
-      L a = fma(keep, own, spread);
-      if (job_.has_mask()) a = where_zero(load(unit_.allowed() + at), keep * own, a);
-      if (terms.class_weight) a = a * load(weight_ + at);
-      store(dense_ + at, a);
-    });
-    unit_.clear_beyond(static_cast<T*>(dense_));
-    unit_.each_position([&](size_t at) { amount.add(load(dense_ + at), at); });
-    dense_amount_ = value(amount.joined());
+    unit_.each_position([&](size_t at) { amount.add(load(dense + at), at); });
+    dense_amount_ = value(unit_.joined(amount));
   }
   template <class A> void read_soft() {
-    unit_.read(Array<const A>{job_.grid, job_.terms.soft}, static_cast<T*>(dense_), T(0));
+    unit_.read(Array<const A>{job_.grid, job_.terms.soft}, dense(), T(0));
   }
   // Of label smoothing, what each allowed class gets.
   L spread() {
@@ -236,23 +282,31 @@ template <class S, class U> class UnitLoss {
     if (!job_.has_mask() || smoothing == 0) return all(T(smoothing / double(job_.grid.k)));
     typename U::Sums allowed;
     unit_.each_position([&](size_t at) { allowed.add(load(unit_.allowed() + at), at); });
-    const W count = value(allowed.joined());
+    const W count = value(unit_.joined(allowed));
     return narrow(map_wide<T>([&](size_t h) { return all(smoothing) / count.v[h]; }));
   }
 
   // dense(position) is what is wanted there, or dense is null.
   template <class Dense> void work(Dense dense) {
     constexpr bool has_dense = !__is_same(Dense, std::nullptr_t);
+    constexpr bool may_wait = heads == 1;
     const bool focal = job_.terms.focal != 0;
     T* exps = unit_.kept();
     typename U::Sums dot;
+    const auto meanwhile = [&] {
+      if constexpr (may_wait)
+        return Unwritten{writing_, pending_};
+      else
+        return Nothing();
+    }();
     const Total<T> total = unit_.reduce([&](size_t at, const L& d, const L& e) {
       if constexpr (has_dense) {
         if (focal) return;  // both loss and gradient come later, and need the scores
         dot.add(share_of(dense(at), d), at);
       }
       store(exps + at, e);
-    });
+    }, meanwhile);
+    if constexpr (may_wait) writing_ = {};
     const W log_sum = total.log_sum(), others = total.others();
     W loss, slope_sum;  // sum a phi, sum a G
     if constexpr (has_dense) {
@@ -264,9 +318,9 @@ template <class S, class U> class UnitLoss {
           const auto [f, g] = focal_terms(widen(d), widen(exp_nonpositive(d)), others, log_sum);
           phi.add(share_of(a, f), at), slope.add(share_of(a, g), at);
         });
-        loss = value(phi.joined()), slope_sum = value(slope.joined());
+        loss = value(unit_.joined(phi)), slope_sum = value(unit_.joined(slope));
       } else {
-        const W sum = value(dot.joined());
+        const W sum = value(unit_.joined(dot));
         loss = map_wide<T>([&](size_t h) {
           return dense_amount_.v[h] * log_sum.v[h] - sum.v[h];
         });
@@ -299,6 +353,14 @@ template <class S, class U> class UnitLoss {
     for (size_t m = 0; m < job_.terms.wanted; m++)
       note_gradient(m, inverse, others, slope_sum, pull, scale);
     const auto kept = [=](size_t at) { return inverse * load(exps + at); };
+    if constexpr (may_wait)
+      if (job_.terms.wanted <= 1 && job_.grad.dense() && !bends() && !any_dead_ &&
+          !(has_dense && focal)) {
+        const bool single = job_.terms.wanted == 1, guarded = job_.terms.z_loss != 0;
+        pending_ = {exps, has_dense ? this->dense() : nullptr, inverse, factor, scale, guarded,
+                    single ? unit_.position(0, wanted_[0]) : nowhere, single ? gradient_[0] : T(0)};
+        return unit_.begin(writing_, job_.grad, pending_);
+      }
     if constexpr (!has_dense) {
       if (job_.terms.z_loss == 0)
         write_gradient([=](size_t at) { return kept(at) * factor; });
@@ -316,32 +378,19 @@ template <class S, class U> class UnitLoss {
   }
 
   // The gradient is entry(position), and at single classes what was noted.
+  bool bends() const { return job_.terms.cap || job_.has_mask() || unit_.scaled; }
   template <class Entry> void write_gradient(Entry entry) {
-    if (job_.terms.cap || job_.has_mask() || unit_.scaled)
+    if (bends())
       write_entries([&](size_t at) { return finished(entry(at), at); });
     else
       write_entries(entry);
   }
   template <class Entry> void write_entries(Entry entry) {
     const size_t wanted = job_.terms.wanted;
-    if (heads == 1 && wanted == 1 && job_.grid.past_caches) {
-      // On its way past the caches an answer is not there to be mended.
-      unit_.update(job_.grad, [&](size_t at) {
-        L g = entry(at);
-        if (wanted_[0] - at < lanes<T>) {
-          T lane[lanes<T>];
-          store(lane, g);
-          lane[wanted_[0] - at] = gradient_[0];
-          g = load(lane);
-        }
-        return g;
-      });
-    } else {
-      unit_.update(job_.grad, entry, wanted == 0);
-      for (size_t m = 0; m < wanted; m++)
-        for (size_t l = 0; l < unit_.count(); l++)
-          unit_.set(job_.grad, l, wanted_[m * lanes<T> + l], gradient_[m * lanes<T> + l]);
-    }
+    unit_.update(job_.grad, entry, wanted == 0);
+    for (size_t m = 0; m < wanted; m++)
+      for (size_t l = 0; l < unit_.count(); l++)
+        unit_.set(job_.grad, l, wanted_[m * lanes<T> + l], gradient_[m * lanes<T> + l]);
     for (size_t l = 0; any_dead_ && l < unit_.count(); l++)
       if (dead_[l]) unit_.set_row(job_.grad, l, T(0));
     unit_.finish(job_.grad);
@@ -401,12 +450,13 @@ template <class S, class U> class UnitLoss {
     store(gradient_ + m * lanes<T>, unit_.cooled(g * scale));
   }
   // How much the m-th single classes are wanted in all, as others of the row may be the same.
-  W all_shares(size_t m) const {
+  W all_shares(size_t m) {
     if (!job_.has_dense() && job_.terms.wanted == 1) return singles_[m].share;
     T share[lanes<T>];
+    const T* dense = job_.has_dense() ? this->dense() : nullptr;
     each_lane(share, [&](size_t l) {
       const size_t j = wanted_[m * lanes<T> + l];
-      T sum = job_.has_dense() ? dense_[unit_.position(lane(l), j)] : T(0);
+      T sum = dense ? dense[unit_.position(lane(l), j)] : T(0);
       for (size_t n = 0; n < job_.terms.wanted; n++)
         if (wanted_[n * lanes<T> + l] == j) sum += share_[n * lanes<T> + l];
       return sum;
@@ -426,7 +476,7 @@ void cross_entropy(const Grid& grid, const Scores& scores, const Terms& terms, v
                    const View& grad) {
   const Job<S> job{grid, scores, terms, static_cast<Compute<S>*>(loss), {grid, grad}};
   for_units<S>(
-      grid, side_by_side(grid, scores.x, grad, terms.soft),
+      grid, side_by_side(grid, grad, scores.x, terms.soft),
       [&](auto& unit) { return UnitLoss<S, std::decay_t<decltype(unit)>>(unit, job); });
 }
 
@@ -448,7 +498,7 @@ size_t check_soft(const Grid& grid, const View& soft, const PerRow& scale, doubl
         low = max(all<T>(0) - x, low);
       });
       T total[lanes<T>], negative[lanes<T>];
-      store(total, narrow(value(sum.joined())));
+      store(total, narrow(value(unit.joined(sum))));
       store(negative, low);
       double below = 0;
       for (size_t l = 0; l < lanes<T>; l++) below = negative[l] > below ? negative[l] : below;
@@ -470,7 +520,7 @@ template <class S> double total(const void* from, size_t n) {
   for (; j + lanes<T> <= n; j += lanes<T>) sum.add(load(x + j));
   if (j < n) sum.add(load_first(x + j, n - j, T(0)));
   double lane[lanes<double>];
-  store(lane, value(joined_lanes(sum)).v[0]);
+  store(lane, value(joined_lanes(sum, 0)).v[0]);
   return lane[0];
 }
 

@@ -301,18 +301,34 @@ static void along(Along Functions::*kernel, nb::handle x, nb::handle out, nb::tu
   });
 }
 
-// The whole call for a small plain array of float32 or float64, whose cost is that of asking:
-// None where it is anything else.
+// The whole call for small plain arrays of float32 or float64, whose cost is that of asking: None
+// where they are anything else.
 constexpr size_t little_bytes = 1 << 18;
 
-static nb::object quick(Along Functions::*kernel, nb::handle x, nb::handle axis) {
-  if (!PyArray_CheckExact(x.ptr())) return nb::none();
+static PyArrayObject* as_small(nb::handle x) {
+  if (!PyArray_CheckExact(x.ptr())) return nullptr;
   PyArrayObject* array = reinterpret_cast<PyArrayObject*>(x.ptr());
-  const int type = PyArray_TYPE(array), dimensions = PyArray_NDIM(array);
-  const bool plain = (type == NPY_DOUBLE || type == NPY_FLOAT) && PyArray_ISBEHAVED_RO(array) &&
+  const int type = PyArray_TYPE(array);
+  const bool small = (type == NPY_DOUBLE || type == NPY_FLOAT) && PyArray_ISBEHAVED_RO(array) &&
+                     PyArray_NDIM(array) < int(most_dimensions) &&
                      size_t(PyArray_NBYTES(array)) < little_bytes && PyArray_SIZE(array) > 0;
-  if (!plain) return nb::none();
-  if (dimensions == most_dimensions) return nb::none();
+  return small ? array : nullptr;
+}
+
+// May an array in one piece take the answer as it is: the input itself, or nowhere near it?
+static bool takes(PyArrayObject* out, PyArrayObject* x) {
+  const size_t bytes = size_t(PyArray_NBYTES(x));
+  const auto at = reinterpret_cast<uintptr_t>(PyArray_DATA(x)),
+             to = reinterpret_cast<uintptr_t>(PyArray_DATA(out));
+  return PyArray_TYPE(out) == PyArray_TYPE(x) && PyArray_SAMESHAPE(out, x) &&
+         PyArray_ISWRITEABLE(out) && PyArray_IS_C_CONTIGUOUS(out) &&
+         PyArray_IS_C_CONTIGUOUS(x) && (at == to || at + bytes <= to || to + bytes <= at);
+}
+
+static nb::object quick(Along Functions::*kernel, nb::handle x, nb::handle axis, nb::handle out) {
+  PyArrayObject* array = as_small(x);
+  if (!array) return nb::none();
+  const int dimensions = PyArray_NDIM(array);
   uint64_t axes = (uint64_t(1) << dimensions) - 1;  // None: all
   if (!axis.is_none()) {
     if (!PyLong_CheckExact(axis.ptr())) return nb::none();
@@ -321,8 +337,15 @@ static nb::object quick(Along Functions::*kernel, nb::handle x, nb::handle axis)
     if (overflow || d < -dimensions || d >= dimensions) return nb::none();
     axes = uint64_t(1) << (d < 0 ? d + dimensions : d);
   }
-  nb::object answer = nb::steal(PyArray_NewLikeArray(array, NPY_KEEPORDER, nullptr, 0));
-  if (!answer) nb::raise_python_error();
+  nb::object answer;
+  if (out.is_none()) {
+    answer = nb::steal(PyArray_NewLikeArray(array, NPY_KEEPORDER, nullptr, 0));
+    if (!answer) nb::raise_python_error();
+  } else {
+    PyArrayObject* given = as_small(out);
+    if (!given || !takes(given, array)) return nb::none();
+    answer = nb::borrow(out);
+  }
   const Held from(x, false), to(answer, true);
   Layout layout(from, axes);
   Scores scores;
@@ -478,8 +501,9 @@ static void bind_along(nb::module_& m, const char* name, Along Functions::*kerne
 }
 
 static void bind_quick(nb::module_& m, const char* name, Along Functions::*kernel) {
-  m.def(name, [kernel](nb::handle x, nb::handle axis) { return quick(kernel, x, axis); },
-        nb::arg().none(), nb::arg().none());
+  m.def(name, [kernel](nb::handle x, nb::handle axis, nb::handle out) {
+    return quick(kernel, x, axis, out);
+  }, nb::arg().none(), nb::arg().none(), nb::arg().none());
 }
 
 static void bind_product(nb::module_& m, const char* name, Product Functions::*kernel) {

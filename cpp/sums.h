@@ -63,15 +63,26 @@ template <class T> inline Wide<T> value(const Sum<T>& x) {
 template <class T> constexpr size_t wide_lanes = Wide<T>::count * lanes<double>;
 
 // The sum over all lanes, in every lane; and of as many parts, lane by lane. Both join the first
-// half with the second, over and over, so that they agree in every bit.
-inline Sum<float> joined_lanes(const Sum<float>& x) {
-  const Lanes<double> half = x.sum.v[0] + x.sum.v[1];
+// half with the second, over and over, so that they agree in every bit. Part 0 is in lane `shift`.
+[[gnu::always_inline]] inline Sum<float> joined_lanes(const Sum<float>& x, size_t shift) {
+  constexpr size_t n = lanes<double>;
+  Wide<float> sum = x.sum;
+  if (shift) {
+    double twice[4 * n];
+    for (size_t h = 0; h < 4; h++) store(twice + h * n, x.sum.v[h % 2]);
+    sum = {{load(twice + shift), load(twice + shift + n)}};
+  }
+  const Lanes<double> half = sum.v[0] + sum.v[1];
   return {all_wide<float>(folded(half, [](auto a, auto b) { return a + b; })), {}};
 }
-inline Sum<double> joined_lanes(const Sum<double>& x) {
-  double lane[lanes<double>], lost[lanes<double>];
-  store(lane, x.sum.v[0]);
-  store(lost, x.lost.v[0]);
+inline Sum<double> joined_lanes(const Sum<double>& x, size_t shift) {
+  constexpr size_t n = lanes<double>;
+  double twice[2 * n], lost_twice[2 * n];
+  for (size_t h = 0; h < 2; h++) {
+    store(twice + h * n, x.sum.v[0]);
+    store(lost_twice + h * n, x.lost.v[0]);
+  }
+  double *lane = twice + shift, *lost = lost_twice + shift;
   for (size_t half = lanes<double> / 2; half; half /= 2)
     for (size_t l = 0; l < half; l++) {
       const double sum = lane[l] + lane[l + half], back = sum - lane[l];

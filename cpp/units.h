@@ -140,18 +140,26 @@ template <class T> bool settle(T* z, size_t k, size_t stride, T top, T temperatu
   return nan;
 }
 
-// What is known of the rows of a unit, one to a lane (or the same in every lane).
-template <class T> struct Heads {
+// How scores are read: less the greatest of their row, divided by its temperature; of the rows of
+// a unit, one to a lane (or the same in every lane).
+template <class T> struct Origin {
   Lanes<T> max, temperature;
   bool scaled = false;  // by a temperature other than 1
-  bool settled = false;
-  T top[lanes<T>], asked[lanes<T>];  // the greatest score and the temperature, before settling
-  bool settled_lane[lanes<T>], nan[lanes<T>];
 
   Lanes<T> difference(const Lanes<T>& z) const {
     const Lanes<T> d = z - max;
     return scaled ? d / temperature : d;
   }
+};
+
+// What is known of the rows of a unit.
+template <class T> struct Heads : Origin<T> {
+  using Origin<T>::max, Origin<T>::temperature, Origin<T>::scaled;
+  bool settled = false;
+  T top[lanes<T>], asked[lanes<T>];  // the greatest score and the temperature, before settling
+  bool settled_lane[lanes<T>], nan[lanes<T>];
+
+  const Origin<T>& origin() const { return *this; }
   Wide<T> wide_difference(const Lanes<T>& z) const {
     const Wide<T> a = widen(z), b = widen(max), t = widen(temperature);
     return map_wide<T>([&](size_t h) {
@@ -195,59 +203,127 @@ template <class T> struct Heads {
   static bool needs_settling(T top, T t) { return !finite(top) || t == 0 || t == infinity<T>; }
 };
 
-// What every unit does with its scores.
+// What every unit does with its scores. (What a loop counts in stays local and leaves by value: the
+// compiler would keep it in memory if anybody had its address. For the same reason all that a row
+// needs is inlined.)
 template <class Unit, class T> struct Reducing {
   // As reduce, where no logarithm is taken of the sum: the greatest need not be kept apart.
-  template <class Keep> Total<T> add_up(Keep keep) {
+  template <class Keep, class Meanwhile>
+  [[gnu::always_inline]] Total<T> add_up(Keep keep, Meanwhile meanwhile) {
     Unit& unit = *static_cast<Unit*>(this);
     typename Unit::Sums sum;
-    unit.each([&](size_t at, const Lanes<T>& z) {
-      const Lanes<T> d = unit.difference(z), e = exp_nonpositive(d);
+    const Origin<T> origin = unit.origin();
+    const size_t end = unit.each([&](size_t at, const Lanes<T>& z) __attribute__((always_inline)) {
+      const Lanes<T> d = origin.difference(z), e = exp_nonpositive(d);
       sum.add(e, at);
+      meanwhile.step(at);
       keep(at, d, e);
     });
-    return {all_wide<T>(0), sum.joined()};
+    meanwhile.finish(end);
+    return {all_wide<T>(0), unit.joined(sum)};
   }
 
-  // keep(position, difference, exponential) takes what it needs on the way.
-  template <class Keep> Total<T> reduce(Keep keep) {
+  // keep(position, difference, exponential) takes what it needs on the way; meanwhile is other work,
+  // done step by step before it.
+  template <class Keep, class Meanwhile>
+  [[gnu::always_inline]] Total<T> reduce(Keep keep, Meanwhile meanwhile) {
     Unit& unit = *static_cast<Unit*>(this);
     typename Unit::Sums rest;
     Lanes<T> ties = all<T>(0);
-    unit.each([&](size_t at, const Lanes<T>& z) {
-      const Lanes<T> zero = all<T>(0), d = unit.difference(z), e = exp_nonpositive(d);
+    const Origin<T> origin = unit.origin();
+    const size_t end = unit.each([&](size_t at, const Lanes<T>& z) __attribute__((always_inline)) {
+      const Lanes<T> zero = all<T>(0), d = origin.difference(z), e = exp_nonpositive(d);
       rest.add(where_zero(d, zero, e), at);
       ties = ties + where_zero(d, all<T>(1), zero);
+      meanwhile.step(at);
       keep(at, d, e);
     });
-    return {unit.count_over_row(ties), rest.joined()};
+    meanwhile.finish(end);
+    return {unit.count_over_row(ties), unit.joined(rest)};
   }
 };
 
 // ---- long rows ----
 
-// next is the row that will be read after this one.
-template <class T, class F> inline void walk(const T* z, const T* next, size_t k, F f) {
-  using C = Compute<T>;
-  size_t j = 0;
-  for (; j + lanes<C> <= k; j += lanes<C>) {
-    __builtin_prefetch(next + j, 0, 2);
-    f(j, load(z + j));
-  }
-  if (j < k) f(j, load_first(z + j, k - j, -infinity<C>));  // adds nothing to any sum
+// A row is walked from the start of the line of memory that holds its first number, so that no
+// vector lies across two lines: the number of class j has position shift + j. Lanes without a class
+// hold -inf, which adds nothing to any sum.
+
+// The numbers from one line's start to the next: a vector.
+template <class S> constexpr size_t line_bytes = lanes<Compute<S>> * sizeof(S);
+template <class S> inline size_t shift_in_line(const S* at) {
+  return reinterpret_cast<uintptr_t>(at) % line_bytes<S> / sizeof(S);
 }
 
-template <class S> inline Compute<S> greatest(const S* z, size_t k) {
+// f(position, numbers); next is the row that will be read after this one. Gives the position after
+// the last vector.
+template <class S, class F>
+[[gnu::always_inline]] inline size_t walk(const S* z, const S* next, size_t shift, size_t k, F f) {
+  constexpr size_t n = lanes<Compute<S>>;
+  constexpr Compute<S> fill = -infinity<Compute<S>>;
+  const size_t end = shift + k;
+  z -= shift, next -= shift;
+  size_t at = 0;
+  if (shift) f(0, load_between(z, shift, n, fill)), at = n;
+  for (; at + n <= end; at += n) {
+    __builtin_prefetch(next + at);
+    f(at, load(z + at));
+  }
+  if (at < end) f(at, load_first(z + at, end - at, fill)), at += n;
+  return at;
+}
+
+template <class S> inline Compute<S> greatest(const S* z, size_t shift, size_t k) {
   using T = Compute<S>;
-  constexpr size_t step = 4 * lanes<T>;  // four chains hide the latency of a maximum
+  constexpr size_t n = lanes<T>, step = 4 * n;  // four chains hide the latency of a maximum
+  const size_t end = shift + k;
+  z -= shift;
   Lanes<T> m[4] = {all(-infinity<T>), all(-infinity<T>), all(-infinity<T>), all(-infinity<T>)};
-  size_t j = 0;
-  for (; j + step <= k; j += step)
-    for (size_t i = 0; i < 4; i++) m[i] = max(load(z + j + i * lanes<T>), m[i]);
-  for (; j + lanes<T> <= k; j += lanes<T>) m[0] = max(load(z + j), m[0]);
-  if (j < k) m[0] = max(load_first(z + j, k - j, -infinity<T>), m[0]);
+  size_t at = 0;
+  if (shift) m[0] = load_between(z, shift, n, -infinity<T>), at = n;
+  for (; at + step <= end; at += step)
+    for (size_t i = 0; i < 4; i++) m[i] = max(load(z + at + i * n), m[i]);
+  for (; at + n <= end; at += n) m[0] = max(load(z + at), m[0]);
+  if (at < end) m[1] = max(load_first(z + at, end - at, -infinity<T>), m[1]);
   return folded(max(max(m[0], m[1]), max(m[2], m[3])), [](auto a, auto b) { return a > b ? a : b; });
 }
+
+// A long row's answer on its way to memory, line by line; f(position) is what will stand there.
+template <class S> class Writing {
+  using T = Compute<S>;
+  static constexpr size_t n = lanes<T>;
+
+ public:
+  // What comes before the first whole line.
+  template <class F>
+  [[gnu::always_inline]] void begin(S* to, size_t k, size_t shift, bool past_caches, F f) {
+    const size_t beyond = shift_in_line(to), before = beyond ? n - beyond : 0;
+    if (before) store_first(to, f(shift), before);
+    to_ = to - shift, first_ = shift + before, end_ = shift + k, past_caches_ = past_caches;
+  }
+  // The line that starts at one of the positions of this vector.
+  template <class F> [[gnu::always_inline]] void step(size_t at, F f) const {
+    at += first_ % n;
+    if (at - first_ <= end_ - n - first_)
+      write(at, f(at));
+    else if (first_ < at && at < end_)
+      store_first(to_ + at, f(at), end_ - at);
+  }
+  // All lines from this vector on.
+  template <class F> [[gnu::always_inline]] void finish(size_t at, F f) const {
+    if (at < first_) at = first_ / n * n;
+    for (; at < end_; at += n) step(at, f);
+  }
+
+ private:
+  S* to_ = nullptr;
+  size_t first_ = size_t(1) << 60, end_ = 0;  // positions, of the first line and behind the last
+  int past_caches_ = false;
+
+  [[gnu::always_inline]] void write(size_t at, const Lanes<T>& x) const {
+    past_caches_ ? stream(to_ + at, x) : store(to_ + at, x);
+  }
+};
 
 template <class S> class Row : public Heads<Compute<S>>, public Reducing<Row<S>, Compute<S>> {
  public:
@@ -258,8 +334,8 @@ template <class S> class Row : public Heads<Compute<S>>, public Reducing<Row<S>,
     Sum<T> sum;
     template <class X> void add(const X& x, size_t) { sum.add(x); }
     void add_product(const Lanes<T>& a, const Lanes<T>& b, size_t) { sum.add_product(a, b); }
-    Sum<T> joined() const { return joined_lanes(sum); }
   };
+  Sum<T> joined(Sums sums) const { return joined_lanes(sums.sum, shift_); }
 
   explicit Row(const Grid& grid)
       : grid_(grid), size_(room(grid)), kept_(size_), line_(size_), allowed_(size_) {}
@@ -267,28 +343,36 @@ template <class S> class Row : public Heads<Compute<S>>, public Reducing<Row<S>,
     if (grid_.past_caches) fence();
   }
 
-  static size_t room(const Grid& grid) { return (grid.k / lanes<T> + 2) * lanes<T>; }
+  // Shifted by up to a line, and read in whole lines from any place.
+  static size_t room(const Grid& grid) { return (grid.k / lanes<T> + 3) * lanes<T>; }
   size_t count() const { return 1; }
+  size_t shift() const { return shift_; }
   T* kept() { return kept_; }      // room for what takes the place of the scores
   T* second() { return line_; }    // and for numbers of a second array, where no scores are open
   T* allowed() { return allowed_; }
 
-  void take(size_t i, size_t) { row_ = i; }
+  void take(size_t i, size_t) { row_ = i, shift_ = 0; }
   void ask(const PerRow& temperature) { Heads<T>::ask(temperature, row_, 1); }
 
   // Takes up the scores: as they stand in memory, or made ready by prepare(numbers).
   template <class Prepare> void open(const Scores& scores, bool must_prepare, Prepare prepare) {
     const Array<S> x{grid_, scores.x};
     gathered_ = must_prepare || !x.dense();
-    if (gathered_) read(x, line_, -infinity<T>);
-    if (must_prepare) prepare(static_cast<T*>(line_));
     memory_ = x.row(row_);
-    const T top = gathered_ ? greatest<T>(line_, grid_.k) : greatest(memory_, grid_.k);
+    if (gathered_) {
+      read(x, line_, -infinity<T>);
+      if (must_prepare) prepare(static_cast<T*>(line_));
+    } else {
+      next_ = row_ + 1 < grid_.stop ? x.row(row_ + 1) : memory_;
+      shift_ = shift_in_line(memory_);
+    }
+    const T top = gathered_ ? greatest<T>(line_, 0, grid_.k) : greatest(memory_, shift_, grid_.k);
     ask(scores.temperature);
     const T t = this->asked[0];
     this->settled = this->needs_settling(top, t);
     bool nan = false;
     if (this->settled) {
+      shift_ = 0;
       if (!gathered_) read(x, line_, -infinity<T>);
       gathered_ = true;
       nan = settle<T>(line_, grid_.k, 1, top, t);
@@ -300,72 +384,74 @@ template <class S> class Row : public Heads<Compute<S>>, public Reducing<Row<S>,
     this->temperature = all(this->settled ? T(1) : t);
   }
 
-  // The row's numbers in another array, filled up to whole lanes.
+  // The row's numbers in another array, by position; fill stands where there is no class.
   template <class A> void read(const Array<A>& from, T* to, T fill) const {
     const A* at = from.row(row_);
     const size_t k = grid_.k;
+    for (size_t i = 0; i < shift_; i++) to[i] = fill;
+    for (size_t i = shift_ + k; i < size_; i++) to[i] = fill;
+    to += shift_;
     size_t j = 0;
     if constexpr (__is_same(Compute<A>, T))
       for (; from.dense() && j + lanes<T> <= k; j += lanes<T>) store(to + j, load(at + j));
     if (from.dense())
       for (; j < k; j++) to[j] = T(number(at[j]));
     for (; j < k; j++) to[j] = T(number(at[from.offset(j)]));
-    for (size_t j = k; j < size_; j++) to[j] = fill;
   }
 
-  template <class F> void each(F f) {
+  template <class F> [[gnu::always_inline]] size_t each(F f) {
     const T* line = line_;
-    if (gathered_)
-      walk(line, line, grid_.k, f);
+    if constexpr (__is_same(S, T))
+      return walk(gathered_ ? line : memory_, gathered_ ? line : next_, shift_, grid_.k, f);
     else
-      walk(memory_, row_ + 1 < grid_.stop ? memory_ + grid_.k : memory_, grid_.k, f);
+      return gathered_ ? walk(line, line, 0, grid_.k, f)
+                       : walk(memory_, next_, shift_, grid_.k, f);
   }
   template <class F> void each_position(F f) const {
-    for (size_t at = 0; at < grid_.k; at += lanes<T>) f(at);
+    for (size_t at = 0; at < shift_ + grid_.k; at += lanes<T>) f(at);
   }
   template <class F> void each_class(F f) const {
-    for (size_t j = 0; j < grid_.k; j++) f(j, j);
+    for (size_t j = 0; j < grid_.k; j++) f(shift_ + j, j);
   }
   void clear_beyond(T* numbers) const {  // lanes without a class
-    for (size_t j = grid_.k; j < size_; j++) numbers[j] = 0;
+    for (size_t i = 0; i < shift_; i++) numbers[i] = 0;
+    for (size_t i = shift_ + grid_.k; i < size_; i++) numbers[i] = 0;
   }
+
   Lanes<T> score(size_t at) {
     if (gathered_) return load(static_cast<const T*>(line_) + at);
-    return at + lanes<T> <= grid_.k ? load(memory_ + at)
-                                    : load_first(memory_ + at, grid_.k - at, -infinity<T>);
+    const S* z = memory_ - shift_ + at;
+    const size_t end = shift_ + grid_.k;
+    return at + lanes<T> <= end ? load(z) : load_first(z, end - at, -infinity<T>);
   }
   T pick(size_t, size_t j) { return gathered_ ? line_[j] : number(memory_[j]); }
-  size_t position(size_t, size_t j) const { return j; }
+  size_t position(size_t, size_t j) const { return shift_ + j; }
   Wide<T> count_over_row(const Lanes<T>& x) const {
     Sum<T> sum;
     sum.add(x);
-    return value(joined_lanes(sum));
+    return value(joined_lanes(sum, 0));
   }
 
   // The answer is f(position); then, unless that was for good, single entries may be set; then it
   // is finished.
   template <class F> void update(const Array<S>& out, F f, bool for_good = true) {
+    if (out.dense()) {
+      Writing<S> writing;
+      begin(writing, out, f, for_good);
+      return writing.finish(0, f);
+    }
     S* to = out.row(row_);
-    const size_t k = grid_.k;
-    if (!out.dense()) {
-      for (size_t at = 0; at < k; at += lanes<T>) {
-        T lane[lanes<T>];
-        store(lane, f(at));
-        for (size_t l = 0; l < least(lanes<T>, k - at); l++)
-          to[out.offset(at + l)] = stored<S>(lane[l]);
-      }
-      return;
+    for (size_t j = 0; j < grid_.k; j += lanes<T>) {
+      T lane[lanes<T>];
+      store(lane, f(shift_ + j));
+      for (size_t l = 0; l < least(lanes<T>, grid_.k - j); l++)
+        to[out.offset(j + l)] = stored<S>(lane[l]);
     }
-    size_t j = 0;
-    if (grid_.past_caches && for_good) {
-      constexpr size_t line = lanes<T> * sizeof(S);
-      const size_t beyond = reinterpret_cast<uintptr_t>(to) % line / sizeof(S);
-      j = beyond ? least(lanes<T> - beyond, k) : 0;
-      if (j) store_first(to, f(0), j);
-      for (; j + lanes<T> <= k; j += lanes<T>) stream(to + j, f(j));
-    }
-    for (; j + lanes<T> <= k; j += lanes<T>) store(to + j, f(j));
-    if (j < k) store_first(to + j, f(j), k - j);
+  }
+  // Or, where the classes stand side by side, it is written little by little.
+  template <class F>
+  [[gnu::always_inline]] void begin(Writing<S>& writing, const Array<S>& out, F f, bool for_good = true) const {
+    writing.begin(out.row(row_), grid_.k, shift_, grid_.past_caches && for_good, f);
   }
   void set(const Array<S>& out, size_t, size_t j, T x) const {
     out.row(row_)[out.offset(j)] = stored<S>(x);
@@ -377,9 +463,9 @@ template <class S> class Row : public Heads<Compute<S>>, public Reducing<Row<S>,
 
  private:
   const Grid& grid_;
-  size_t size_, row_ = 0;
+  size_t size_, row_ = 0, shift_ = 0;
   bool gathered_ = false;
-  const S* memory_ = nullptr;
+  const S *memory_ = nullptr, *next_ = nullptr;
   Room<T> kept_, line_, allowed_;
 };
 
@@ -395,20 +481,20 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
     Sum<T> sum;
     template <class X> void add(const X& x, size_t) { sum.add(x); }
     void add_product(const Lanes<T>& a, const Lanes<T>& b, size_t) { sum.add_product(a, b); }
-    Sum<T> joined() const { return sum; }
   };
   struct TallSums {
     Sum<T> part[lanes<T>];
     Sum<T>& of(size_t at) { return part[at / height % lanes<T>]; }
     template <class X> void add(const X& x, size_t at) { of(at).add(x); }
     void add_product(const Lanes<T>& a, const Lanes<T>& b, size_t at) { of(at).add_product(a, b); }
-    Sum<T> joined() { return joined_parts<T>(part); }
   };
   using Sums = std::conditional_t<tall, TallSums, ShortSums>;
+  static Sum<T> joined(ShortSums sums) { return sums.sum; }
+  static Sum<T> joined(TallSums sums) { return joined_parts<T>(sums.part); }
 
-  explicit Tile(const Grid& grid)
-      : grid_(grid), entry_(room(grid)), second_(room(grid)), allowed_(room(grid)),
-        block_(room(grid)) {}
+  Tile(const Grid& grid, bool columns)
+      : grid_(grid), own_(room(grid)), second_(room(grid)), allowed_(room(grid)),
+        block_(room(grid)), strips_(columns ? strips(grid) : 0), panel_(strips_ * size()) {}
   ~Tile() {
     if (grid_.past_caches) fence();
   }
@@ -416,16 +502,24 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
   // Whole blocks to transpose, and what a store of a whole vector may write beyond the last row.
   static size_t room(const Grid& grid) { return (grid.k + lanes<T>) * height; }
   size_t count() const { return count_; }
+  static size_t shift() { return 0; }
   T* kept() { return entry_; }
   T* second() { return second_; }
   T* allowed() { return allowed_; }
 
-  void take(size_t i, size_t count) { row_ = i, count_ = count; }
+  // shift: how far the first row stands into a line of memory, if rows are columns.
+  void take(size_t i, size_t count, size_t shift = 0) {
+    row_ = i, count_ = count, shift_ = shift, entry_ = own_;
+  }
   void ask(const PerRow& temperature) { Heads<T>::ask(temperature, row_, count_); }
 
   template <class Prepare> void open(const Scores& scores, bool must_prepare, Prepare prepare) {
-    read(Array<S>{grid_, scores.x}, entry_, T(0));
-    if (must_prepare) prepare(static_cast<T*>(entry_));
+    const Array<S> x{grid_, scores.x};
+    if (strips_ && x.columns())
+      read_panel(x);
+    else
+      read(x, entry_, T(0));
+    if (must_prepare) prepare(entry_);
     Lanes<T> m = all(-infinity<T>);
     for (size_t j = 0; j < grid_.k; j++) m = ::max(load(entry_ + j * height), m);
     this->max = m;
@@ -452,8 +546,9 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
       for (size_t j = 0; j < k; j++) to[j * height + l] = fill;
   }
 
-  template <class F> void each(F f) {
+  template <class F> [[gnu::always_inline]] size_t each(F f) {
     for (size_t j = 0; j < grid_.k; j++) f(j * height, load(entry_ + j * height));
+    return grid_.k * height;
   }
   template <class F> void each_position(F f) const {
     for (size_t j = 0; j < grid_.k; j++) f(j * height);
@@ -476,7 +571,9 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
     for (size_t j = 0; j < grid_.k; j++) entry_[j * height + l] = x;
   }
   void finish(const Array<S>& out) {
-    if (out.columns())
+    if (out.columns() && entry_ != own_)
+      write_panel(out);
+    else if (out.columns())
       write_columns(out);
     else if (out.dense())
       write_rows(out);
@@ -633,37 +730,133 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
 
   void write_columns(const Array<S>& out) {
     S* to = out.row(row_);
-    const ptrdiff_t step = out.view.step;
-    constexpr size_t line = lanes<T> * sizeof(S);
-    const bool aligned = (reinterpret_cast<uintptr_t>(to) | uintptr_t(step * sizeof(S))) % line == 0;
-    for (size_t j = 0; j < grid_.k; j++, to += step) {
-      const Lanes<T> x = load<T>(entry_ + j * height);
-      if (count_ < height)
-        store_first(to, x, count_);
-      else if (aligned && grid_.past_caches)
-        stream(to, x);
-      else
-        store(to, x);
+    for (size_t j = 0; j < grid_.k; j++, to += out.view.step) write_lanes(to, j * height, count_);
+  }
+  void write_lanes(S* to, size_t at, size_t count) {
+    const Lanes<T> x = load(entry_ + at);
+    if (count < height)
+      store_first(to, x, count);
+    else if (grid_.past_caches && shift_in_line(to) == 0)
+      stream(to, x);
+    else
+      store(to, x);
+  }
+
+  // Columns are read and written in panels, several tiles wide: memory is fast along its pages, and a
+  // class may be pages away from the next. Tile number b of the panel is its block b.
+  size_t size() const { return grid_.k * height; }
+  static size_t strips(const Grid& grid) {
+    constexpr size_t panel = 1 << 18, most = 16;  // bytes; tiles
+    return least(most, panel / (grid.k * height * sizeof(T)) + 1);
+  }
+  // f(column of the panel, its block, columns in it), for every tile of the panel.
+  template <class F> void each_strip(F f) const {
+    for (size_t i = panel_start_, b = 0, count; i < panel_stop_; i += count, b++) {
+      count = least(b ? height : height - panel_shift_, panel_stop_ - i);
+      f(i - panel_start_, b, count);
     }
+  }
+  void read_panel(const Array<S>& x) {
+    if (row_ < panel_start_ || row_ >= panel_stop_) {
+      const size_t run = grid_.size[grid_.dimensions - 1];
+      panel_start_ = row_, panel_shift_ = shift_;
+      panel_stop_ = row_ + least(strips_ * height - shift_,
+                                 least(grid_.stop - row_, run - row_ % run));
+      const size_t ahead = most_lines_ahead / strips_ + 1;
+      const S* from = x.row(row_);
+      const ptrdiff_t step = x.view.step, later = ptrdiff_t(ahead) * step;
+      for (size_t j = 0; j < grid_.k; j++, from += step)
+        each_strip([&](size_t column, size_t b, size_t count) {
+          if (j + ahead < grid_.k) __builtin_prefetch(from + later + column);
+          store(panel_ + b * size() + j * height,
+                count == height ? load(from + column) : load_first(from + column, count, T(0)));
+        });
+    }
+    entry_ = panel_ + (row_ - panel_start_ + panel_shift_) / height * size();
+  }
+  void write_panel(const Array<S>& out) {
+    if (row_ + count_ < panel_stop_) return;  // with the last of its tiles
+    S* to = out.row(panel_start_);
+    entry_ = panel_;
+    for (size_t j = 0; j < grid_.k; j++, to += out.view.step)
+      each_strip([&](size_t column, size_t b, size_t count) {
+        write_lanes(to + column, b * size() + j * height, count);
+      });
   }
 
   const Grid& grid_;
-  size_t row_ = 0, count_ = 0;
+  size_t row_ = 0, count_ = 0, shift_ = 0;
+  T* entry_ = nullptr;  // the scores, and what takes their place
+  static constexpr size_t most_lines_ahead = 32;
   static constexpr size_t few = tall ? 0 : (longest_short_row + lanes<T>) * height;
-  Room<T, few> entry_, second_, allowed_;
+  Room<T, few> own_, second_, allowed_;
   mutable bool picks_ready_ = false;
   mutable Bits<T> into_columns_[longest_picked_row * (longest_picked_row - 1)],
       into_rows_[longest_picked_row * (longest_picked_row - 1)];
   Room<S, few> block_;
+  size_t strips_, panel_start_ = 0, panel_stop_ = 0, panel_shift_ = 0;
+  Room<T> panel_;
 };
 
 // ---- all rows ----
 
+// Work to be done meanwhile: none, or an answer to be written. That stays just ahead of the numbers
+// that will take its place: were it further, the processor would take it for memory that is about to
+// be read, whose address often ends in the same 12 bits.
+struct Nothing {
+  void step(size_t) const {}
+  void finish(size_t) const {}
+};
+template <class S, class Entry> struct Unwritten {
+  Writing<S> writing;
+  Entry entry;
+  [[gnu::always_inline]] void step(size_t at) const { writing.step(at, entry); }
+  [[gnu::always_inline]] void finish(size_t at) const { writing.finish(at, entry); }
+};
+template <class S, class Entry> Unwritten(Writing<S>, Entry) -> Unwritten<S, Entry>;
+
+// Two passes over each unit: first(meanwhile) reduces its scores to a state, and then(state) gives the
+// answer, a function of the position. While a long row is reduced, the answer of the one before is written:
+// memory and arithmetic each have something to do.
+template <class S, class U, class First, class Then> class Passes {
+ public:
+  Passes(U& unit, const Array<S>& out, First first, Then then)
+      : unit_(unit), out_(out), first_(first), then_(then) {}
+  ~Passes() { writing_.finish(0, entry()); }
+  Passes(const Passes&) = delete;
+
+  [[gnu::always_inline]] void operator()(size_t) {
+    if constexpr (U::height == 1) {
+      state_ = first_(Unwritten{writing_, entry()});
+      if (!out_.dense()) return unit_.update(out_, entry());
+      unit_.begin(writing_, out_, entry());
+    } else {
+      state_ = first_(Nothing());
+      unit_.update(out_, entry());
+      unit_.finish(out_);
+    }
+  }
+
+ private:
+  [[gnu::always_inline]] auto entry() const {
+    return then_(state_);
+  }
+
+  U& unit_;
+  const Array<S>& out_;
+  First first_;
+  Then then_;
+  decltype(std::declval<First>()(Nothing())) state_{};
+  Writing<S> writing_;
+};
+
 const auto keep_nothing = [](size_t, const auto&, const auto&) {};
 
-// Do the rows of any of the arrays lie as columns do?
-template <class... V> bool side_by_side(const Grid& grid, const V&... views) {
-  return (columns(grid, views) || ...);
+// The first of the arrays whose rows lie as columns do, or null.
+template <class... V> const View* side_by_side(const Grid& grid, const V&... views) {
+  const View* found = nullptr;
+  ((found = found || !columns(grid, views) ? found : &views), ...);
+  return found;
 }
 
 // Puts fill where the mask leaves a class out.
@@ -677,20 +870,26 @@ void mask(U& unit, const Array<const uint8_t>& where, T* numbers, T fill) {
 }
 
 // For every unit of the grid's rows calls work(first row), where work = make(unit); side_by_side
-// says that the rows lie as columns do.
+// is an array whose rows lie as columns do. Its lines of memory are not parted among tiles.
 template <class S, bool tall, class Make>
-void for_tiles(const Grid& grid, bool side_by_side, Make make) {
-  Tile<S, tall> tile(grid);
+void for_tiles(const Grid& grid, const View* side_by_side, Make make) {
+  Tile<S, tall> tile(grid, side_by_side);
   auto&& work = make(tile);
   const size_t run = side_by_side ? grid.size[grid.dimensions - 1] : 0;
   for (size_t i = grid.start, count; i < grid.stop; i += count) {
     count = least(tile.height, grid.stop - i);
-    if (run) count = least(count, run - i % run);
-    tile.take(i, count);
+    if (run) {
+      const size_t shift = shift_in_line(Array<const S>{grid, *side_by_side}.row(i));
+      count = least(least(count, tile.height - shift), run - i % run);
+      tile.take(i, count, shift);
+    } else {
+      tile.take(i, count);
+    }
     work(i);
   }
 }
-template <class S, class Make> void for_units(const Grid& grid, bool side_by_side, Make make) {
+template <class S, class Make>
+void for_units(const Grid& grid, const View* side_by_side, Make make) {
   if (grid.k <= longest_short_row) return for_tiles<S, false>(grid, side_by_side, make);
   if (side_by_side) return for_tiles<S, true>(grid, side_by_side, make);
   Row<S> row(grid);

@@ -74,8 +74,8 @@ def softmax(
     >>> softly.softmax([2.0, 1.0, 0.1], where=[True, True, False]).round(3)
     array([0.731, 0.269, 0.   ])
     """
-    if out is None and where is None and type(temperature) is float and temperature == 1.0:
-        answer = kernels.quick_softmax(x, axis)
+    if where is None and type(temperature) is float and temperature == 1.0:
+        answer = kernels.quick_softmax(x, axis, out)
         if answer is not None:
             return answer
     return _along(kernels.softmax, "x", x, axis, temperature, where, out)
@@ -109,8 +109,8 @@ def log_softmax(
     >>> softly.log_softmax([100.0, 0.0])
     array([-3.72007598e-44, -1.00000000e+02])
     """
-    if out is None and where is None and type(temperature) is float and temperature == 1.0:
-        answer = kernels.quick_log_softmax(x, axis)
+    if where is None and type(temperature) is float and temperature == 1.0:
+        answer = kernels.quick_log_softmax(x, axis, out)
         if answer is not None:
             return answer
     return _along(kernels.log_softmax, "x", x, axis, temperature, where, out)
