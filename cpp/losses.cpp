@@ -51,6 +51,23 @@ template <class T> inline Wide<T> share_of(const Wide<T>& a, const Wide<T>& x) {
   return map_wide<T>([&](size_t h) { return share_of(a.v[h], x.v[h]); });
 }
 
+// What is wanted of each class of a row, by position: numbers from `first` on to `end`. Vectors that
+// reach beyond are read from the edges: 0 where there is no class, then the first numbers; and the last
+// ones, then 0. (Masked, they would cost a function call at some levels, and that all registers.)
+template <class T> struct Dense {
+  static constexpr size_t n = lanes<T>;
+  const T* numbers = nullptr;
+  size_t first = 0, end = ~size_t(0) / 2;
+  const T* edges = nullptr;
+
+  [[gnu::always_inline]] Lanes<T> operator()(size_t at) const {
+    const T* from = numbers + at;
+    if (at < first) from = edges + n - (first - at);
+    if (at + n > end) from = edges + 2 * n + (at + n - end);
+    return load(from);
+  }
+};
+
 template <class S> struct Job {
   using T = Compute<S>;
   const Grid& grid;
@@ -59,27 +76,26 @@ template <class S> struct Job {
   T* loss;
   Array<S> grad;
 
-  bool has_dense() const { return terms.soft.data || terms.smoothing != 0; }
   bool has_mask() const { return scores.where.data; }
   T class_weight(size_t j) const {
     return terms.class_weight ? static_cast<const T*>(terms.class_weight)[j] : T(1);
   }
 };
 
-// The loss of unit after unit.
-template <class S, class U> class UnitLoss {
+// The loss of unit after unit; has_dense: more is wanted than a few single classes.
+template <class S, class U, bool has_dense> class UnitLoss {
   using T = Compute<S>;
   using L = Lanes<T>;
   using W = Wide<T>;
 
  public:
   UnitLoss(U& unit, const Job<S>& job)
-      : unit_(unit), job_(job), dense_(job.has_dense() ? 2 * room() : 1),
+      : unit_(unit), job_(job), dense_(has_dense ? 2 * room() : 1),
         weight_(job.terms.class_weight ? room() : 1),
-        curb_(job.terms.cap ? U::room(job.grid) : 1), share_(job.terms.wanted * lanes<T>),
+        edges_(has_dense ? 2 * edges : 1), curb_(job.terms.cap ? U::room(job.grid) : 1), share_(job.terms.wanted * lanes<T>),
         score_(job.terms.wanted * lanes<T>), gradient_(job.terms.wanted * lanes<T>),
         wanted_(job.terms.wanted * lanes<T>), singles_(job.terms.wanted) {
-    if (job.has_dense()) clear(dense_, 2 * room());
+    if (has_dense) clear(dense_, 2 * room()), clear(edges_, 2 * edges);
     if (job.terms.class_weight) {
       clear(weight_, room());
       unit.each_class([&](size_t at, size_t j) { placed(weight_)[at] = job.class_weight(j); });
@@ -95,14 +111,11 @@ template <class S, class U> class UnitLoss {
     if (U::height == 1 && dead_[0]) return write_dead();
     open();
     want();
-    if (job_.has_dense())
-      work([dense = static_cast<const T*>(dense())](size_t at) { return load(dense + at); });
-    else
-      work(nullptr);
+    work();
   }
 
  private:
-  static constexpr size_t nowhere = ~size_t(0) / 2;
+  static constexpr size_t nowhere = ~size_t(0) / 2, edges = 4 * lanes<T>;
   // What each lane knows of its row; in a Row all lanes are the same.
   static constexpr size_t heads = U::height;
 
@@ -114,7 +127,8 @@ template <class S, class U> class UnitLoss {
 
   // The gradient of a long row with no more than one single class, written while the next is reduced.
   struct Pending {
-    const T *exps = nullptr, *dense = nullptr;
+    const T* exps = nullptr;
+    Dense<T> dense;
     Factor<T> inverse;
     L factor, scale;
     bool guarded = false;  // the factor may be infinite, but not what it pulls at p = 0
@@ -124,7 +138,7 @@ template <class S, class U> class UnitLoss {
     [[gnu::always_inline]] L operator()(size_t at) const {
       const L p = inverse * load(exps + at);
       L g = guarded ? share_of(p, factor) : p * factor;
-      if (dense) g = g - load(dense + at) * scale;
+      if constexpr (has_dense) g = g - dense(at) * scale;
       if (wanted - at < lanes<T>) {
         T lane[lanes<T>];
         store(lane, g);
@@ -142,6 +156,8 @@ template <class S, class U> class UnitLoss {
   // What is wanted of each class, of this row and the one before, and the classes' weights: `placed`
   // where the row's positions are, and 0 where there is no class.
   Room<T> dense_, weight_;
+  Room<T> edges_;  // likewise
+  Dense<T> wanted_of_;
   Room<T> curb_;                      // by position
   Room<T> share_, score_, gradient_;  // by single class and lane
   Room<size_t> wanted_;
@@ -211,11 +227,18 @@ template <class S, class U> class UnitLoss {
   }
   T* placed(T* numbers) const { return numbers + lanes<T> - unit_.shift(); }
   T* dense() { return placed(dense_ + now_ * room()); }
+  // Are soft targets read where they lie, while the row is reduced?
+  bool reads_soft() const {
+    const Terms& terms = job_.terms;
+    return heads == 1 && terms.soft.data && !terms.smoothing && !terms.class_weight &&
+           !job_.has_mask() && terms.soft_type == (sizeof(T) == 4 ? Type::f32 : Type::f64) && soft<T>().dense();
+  }
+  template <class A> Array<const A> soft() const { return {job_.grid, job_.terms.soft}; }
 
   // Which classes are wanted, and how much.
   void want() {
     const Terms& terms = job_.terms;
-    if (job_.has_dense()) want_dense();
+    if constexpr (has_dense) want_dense();
     amount_ = dense_amount_;
     const T keep = T(1 - terms.smoothing);
     const T* shares = static_cast<const T*>(terms.share);
@@ -244,6 +267,23 @@ template <class S, class U> class UnitLoss {
   }
 
   void want_dense() {
+    const Terms& terms = job_.terms;
+    if (reads_soft()) {
+      now_ = 1 - now_;
+      constexpr size_t n = lanes<T>;
+      const size_t shift = unit_.shift(), k = job_.grid.k;
+      const T* q = soft<T>().row(row_);
+      T* edge = edges_ + now_ * edges;
+      store(edge + n, load(q)), store(edge + 2 * n, load(q + k - n));
+      wanted_of_ = {q - shift, shift, shift + k, edge};
+      dense_amount_ = all_wide<T>(1);  // near enough, until it is summed
+      return;
+    }
+    make_dense();
+    wanted_of_ = {};
+    wanted_of_.numbers = dense();
+  }
+  void make_dense() {
     const Terms& terms = job_.terms;
     if (terms.soft.data) {
       now_ = 1 - now_;
@@ -274,7 +314,7 @@ template <class S, class U> class UnitLoss {
     dense_amount_ = value(unit_.joined(amount));
   }
   template <class A> void read_soft() {
-    unit_.read(Array<const A>{job_.grid, job_.terms.soft}, dense(), T(0));
+    unit_.read(soft<A>(), dense(), T(0));
   }
   // Of label smoothing, what each allowed class gets.
   L spread() {
@@ -286,13 +326,13 @@ template <class S, class U> class UnitLoss {
     return narrow(map_wide<T>([&](size_t h) { return all(smoothing) / count.v[h]; }));
   }
 
-  // dense(position) is what is wanted there, or dense is null.
-  template <class Dense> void work(Dense dense) {
-    constexpr bool has_dense = !__is_same(Dense, std::nullptr_t);
+  void work() {
     constexpr bool may_wait = heads == 1;
+    const Dense<T> dense = wanted_of_;
+    const bool sums_amount = has_dense && reads_soft();
     const bool focal = job_.terms.focal != 0;
     T* exps = unit_.kept();
-    typename U::Sums dot;
+    typename U::Sums dot, amount;
     const auto meanwhile = [&] {
       if constexpr (may_wait)
         return Unwritten{writing_, pending_};
@@ -301,12 +341,15 @@ template <class S, class U> class UnitLoss {
     }();
     const Total<T> total = unit_.reduce([&](size_t at, const L& d, const L& e) {
       if constexpr (has_dense) {
+        const L a = dense(at);
+        if (sums_amount) amount.add(a, at);
         if (focal) return;  // both loss and gradient come later, and need the scores
-        dot.add(share_of(dense(at), d), at);
+        dot.add(share_of(a, d), at);
       }
       store(exps + at, e);
     }, meanwhile);
     if constexpr (may_wait) writing_ = {};
+    if (sums_amount) dense_amount_ = value(unit_.joined(amount));
     const W log_sum = total.log_sum(), others = total.others();
     W loss, slope_sum;  // sum a phi, sum a G
     if constexpr (has_dense) {
@@ -357,7 +400,7 @@ template <class S, class U> class UnitLoss {
       if (job_.terms.wanted <= 1 && job_.grad.dense() && !bends() && !any_dead_ &&
           !(has_dense && focal)) {
         const bool single = job_.terms.wanted == 1, guarded = job_.terms.z_loss != 0;
-        pending_ = {exps, has_dense ? this->dense() : nullptr, inverse, factor, scale, guarded,
+        pending_ = {exps, dense, inverse, factor, scale, guarded,
                     single ? unit_.position(0, wanted_[0]) : nowhere, single ? gradient_[0] : T(0)};
         return unit_.begin(writing_, job_.grad, pending_);
       }
@@ -451,9 +494,9 @@ template <class S, class U> class UnitLoss {
   }
   // How much the m-th single classes are wanted in all, as others of the row may be the same.
   W all_shares(size_t m) {
-    if (!job_.has_dense() && job_.terms.wanted == 1) return singles_[m].share;
+    if (!has_dense && job_.terms.wanted == 1) return singles_[m].share;
     T share[lanes<T>];
-    const T* dense = job_.has_dense() ? this->dense() : nullptr;
+    const T* dense = has_dense ? this->dense() : nullptr;
     each_lane(share, [&](size_t l) {
       const size_t j = wanted_[m * lanes<T> + l];
       T sum = dense ? dense[unit_.position(lane(l), j)] : T(0);
@@ -475,9 +518,15 @@ template <class S>
 void cross_entropy(const Grid& grid, const Scores& scores, const Terms& terms, void* loss,
                    const View& grad) {
   const Job<S> job{grid, scores, terms, static_cast<Compute<S>*>(loss), {grid, grad}};
-  for_units<S>(
-      grid, side_by_side(grid, grad, scores.x, terms.soft),
-      [&](auto& unit) { return UnitLoss<S, std::decay_t<decltype(unit)>>(unit, job); });
+  const auto run = [&](auto has_dense) {
+    for_units<S>(grid, side_by_side(grid, grad, scores.x, terms.soft), [&](auto& unit) {
+      return UnitLoss<S, std::decay_t<decltype(unit)>, has_dense.value>(unit, job);
+    });
+  };
+  if (terms.soft.data || terms.smoothing != 0)
+    run(std::true_type());
+  else
+    run(std::false_type());
 }
 
 template <class S>
@@ -487,13 +536,9 @@ size_t check_soft(const Grid& grid, const View& soft, const PerRow& scale, doubl
   size_t bad = grid.stop;
   for_units<S>(grid, side_by_side(grid, soft), [&](auto& unit) {
     return [&](size_t row) {
-      T* numbers = unit.second();
-      unit.read(q, numbers, T(0));
-      unit.clear_beyond(numbers);
       typename std::decay_t<decltype(unit)>::Sums sum;
       Lanes<T> low = all<T>(0);
-      unit.each_position([&](size_t at) {
-        const Lanes<T> x = load(numbers + at);
+      unit.each_of(q, T(0), [&](size_t at, const Lanes<T>& x) {
         sum.add(x, at);
         low = max(all<T>(0) - x, low);
       });

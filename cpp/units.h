@@ -247,7 +247,7 @@ template <class Unit, class T> struct Reducing {
 
 // A row is walked from the start of the line of memory that holds its first number, so that no
 // vector lies across two lines: the number of class j has position shift + j. Lanes without a class
-// hold -inf, which adds nothing to any sum.
+// are filled, with -inf where they must not count in a sum of exponentials.
 
 // The numbers from one line's start to the next: a vector.
 template <class S> constexpr size_t line_bytes = lanes<Compute<S>> * sizeof(S);
@@ -258,9 +258,9 @@ template <class S> inline size_t shift_in_line(const S* at) {
 // f(position, numbers); next is the row that will be read after this one. Gives the position after
 // the last vector.
 template <class S, class F>
-[[gnu::always_inline]] inline size_t walk(const S* z, const S* next, size_t shift, size_t k, F f) {
+[[gnu::always_inline]] inline size_t walk(const S* z, const S* next, size_t shift, size_t k,
+                                          Compute<S> fill, F f) {
   constexpr size_t n = lanes<Compute<S>>;
-  constexpr Compute<S> fill = -infinity<Compute<S>>;
   const size_t end = shift + k;
   z -= shift, next -= shift;
   size_t at = 0;
@@ -400,12 +400,22 @@ template <class S> class Row : public Heads<Compute<S>>, public Reducing<Row<S>,
   }
 
   template <class F> [[gnu::always_inline]] size_t each(F f) {
-    const T* line = line_;
+    const T *line = line_, fill = -infinity<T>;
     if constexpr (__is_same(S, T))
-      return walk(gathered_ ? line : memory_, gathered_ ? line : next_, shift_, grid_.k, f);
+      return walk(gathered_ ? line : memory_, gathered_ ? line : next_, shift_, grid_.k, fill, f);
     else
-      return gathered_ ? walk(line, line, 0, grid_.k, f)
-                       : walk(memory_, next_, shift_, grid_.k, f);
+      return gathered_ ? walk(line, line, 0, grid_.k, fill, f)
+                       : walk(memory_, next_, shift_, grid_.k, fill, f);
+  }
+  // As each, of the row's numbers in another array, in any order.
+  template <class A, class F> void each_of(const Array<A>& from, T fill, F f) {
+    if (from.dense()) {
+      const A* at = from.row(row_);
+      walk(at, at, shift_in_line(at), grid_.k, fill, f);
+    } else {
+      read(from, line_, fill);
+      each_position([&](size_t at) { f(at, load(static_cast<const T*>(line_) + at)); });
+    }
   }
   template <class F> void each_position(F f) const {
     for (size_t at = 0; at < shift_ + grid_.k; at += lanes<T>) f(at);
@@ -549,6 +559,10 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
   template <class F> [[gnu::always_inline]] size_t each(F f) {
     for (size_t j = 0; j < grid_.k; j++) f(j * height, load(entry_ + j * height));
     return grid_.k * height;
+  }
+  template <class A, class F> void each_of(const Array<A>& from, T fill, F f) {
+    read(from, second_, fill);
+    each_position([&](size_t at) { f(at, load(static_cast<const T*>(second_) + at)); });
   }
   template <class F> void each_position(F f) const {
     for (size_t j = 0; j < grid_.k; j++) f(j * height);
