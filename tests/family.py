@@ -91,6 +91,15 @@ def same_bits(actual, wanted, message=""):
     np.testing.assert_array_equal(actual, wanted, err_msg=message)
 
 
+def inside_of_sevens(array, begin):
+    """A copy that begins so many numbers into a line of 64 bytes, and all around it."""
+    whole = np.full(array.size + 64, 7, array.dtype)
+    begin += -whole.ctypes.data % 64 // array.itemsize
+    part = whole[begin : begin + array.size].reshape(array.shape)
+    part[...] = array
+    return whole, part
+
+
 def answers():
     """Every function and the loss, by name; most arrays large enough that threads share them."""
     found = {}

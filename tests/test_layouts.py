@@ -17,6 +17,7 @@ from family import (
     SINGLE,
     arguments,
     by_rows,
+    inside_of_sevens,
     last_axis,
     same_bits,
     temperatures,
@@ -223,6 +224,34 @@ def test_the_answer_is_written_into_any_layout_and_nowhere_else(function, dtype)
             same_bits(np.ascontiguousarray(out), wanted, f"{name}, in place")
             out[...] = 7
             assert (whole == 7).all(), f"{name}: written beside the answer"
+
+
+@pytest.mark.parametrize("function", OVER_AN_AXIS)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_wherever_in_a_line_of_memory_a_row_begins(function, dtype):
+    """Rows are walked from the start of a line; the row before is written on the way."""
+    for rows, classes in [(3, 49), (4, 64), (3, 70), (2, 1000)]:
+        given = arguments(function, (rows, classes), dtype)
+        wanted = np.asarray(function(*given, axis=1))
+        for begin, end in [(0, 5), (1, 1), (3, 14), (8, 0), (13, 2), (15, 15)]:
+            moved = [inside_of_sevens(array, begin)[1] for array in given]
+            same_bits(np.asarray(function(*moved, axis=1)), wanted, f"begins at {begin}")
+            whole, out = inside_of_sevens(wanted, end)
+            same_bits(function(*moved, axis=1, out=out), wanted, f"written at {end}")
+            out[...] = 7
+            assert (whole == 7).all(), f"written at {end}: beside the answer"
+
+
+@pytest.mark.parametrize("function", [softly.softmax, softly.log_softmax, softly.softmax_vjp])
+@pytest.mark.parametrize(("shape", "axis"), [((17_001, 1_001), 1), ((1_001, 17_001), 0)])
+def test_an_answer_too_large_for_any_cache_has_the_same_bits(function, shape, axis):
+    given = arguments(function, shape, SINGLE)
+    everything = function(*given, axis=axis)
+    assert everything.nbytes > 1 << 26
+    for part in (slice(0, 300), slice(8_000, 8_300), slice(-300, None)):
+        at = (part, slice(None)) if axis else (slice(None), part)
+        wanted = function(*(np.ascontiguousarray(array[at]) for array in given), axis=axis)
+        same_bits(np.ascontiguousarray(everything[at]), wanted)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

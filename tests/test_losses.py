@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import oracle
 import softly
+from family import inside_of_sevens
 from softly.kernels import chosen as kernels
 
 try:
@@ -618,6 +619,46 @@ def test_any_layout_gives_the_same_bits_and_is_left_alone(kind, dtype):
                 assert got[1].dtype == dtype, name
                 np.testing.assert_array_equal(same, logits, f"{name}: the input was written to")
                 assert not np.shares_memory(got[1], same), name
+
+
+@each_type
+@pytest.mark.parametrize("kind", KINDS)
+def test_wherever_in_a_line_of_memory_a_row_begins(kind, dtype):
+    """Rows are walked from the start of a line; the gradient of the one before is written then."""
+    smoothed = {"label_smoothing": 0.1, "z_loss": 0.01}
+    for count, classes in [(4, 49), (5, 64), (4, 70)]:
+        logits, *_ = batch(count, classes, dtype)
+        every = oracle.loss_options(count, classes)
+        target = oracle.targets(kind, count, classes, dtype, allowed=every["where"])
+        for options in ({}, smoothed, {"class_weight": every["class_weight"]}, every):
+            wanted = softly.cross_entropy(logits, target, **options, return_grad=True)
+            for begin, end in [(1, 1), (3, 14), (8, 0), (15, 15)]:
+                moved = inside_of_sevens(logits, begin)[1]
+                whole, grad = inside_of_sevens(logits, end)
+                named = f"{sorted(options)}: begins at {begin}, gradient at {end}"
+                value, _ = softly.cross_entropy(moved, target, **options, grad_out=grad)
+                same_bits(np.asarray(value), np.asarray(wanted[0]), named)
+                same_bits(grad, wanted[1], named)
+                grad[...] = 7
+                assert (whole == 7).all(), f"{named}: written beside the gradient"
+                softly.cross_entropy(moved, target, **options, grad_out=moved)
+                same_bits(moved, wanted[1], f"{named}, in place")
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_gradient_too_large_for_any_cache_has_the_same_bits(soft):
+    logits = np.random.default_rng(0).standard_normal((17_001, 1_001), SINGLE)
+    target = np.arange(17_001) % 1_001
+    target[::7] = -100
+    given = softly.softmax(logits[::-1], axis=1) if soft else target
+    loss, grad = softly.cross_entropy(logits, given, reduction="none", return_grad=True)
+    assert grad.nbytes > 1 << 26
+    for part in (slice(0, 300), slice(8_000, 8_300), slice(-300, None)):
+        alone = softly.cross_entropy(
+            logits[part].copy(), given[part].copy(), reduction="none", return_grad=True
+        )
+        same_bits(loss[part], alone[0])
+        same_bits(grad[part], alone[1])
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
