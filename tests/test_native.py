@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+import softly
 from family import FLOATS, HALVES, same_bits
 
 native = pytest.importorskip("softly.kernels.native", reason="nothing was compiled")
@@ -114,6 +115,20 @@ def test_memory_that_is_not_aligned(classes, offset):
     expected = np.empty_like(wanted)
     _native.softmax(wanted, expected, (1,), 1.0, None, 0, -1)
     np.testing.assert_array_equal(answer[1:-1].reshape(wanted.shape), expected)
+
+
+@pytest.mark.parametrize("classes", [3, 48, 49, 1000])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_large_constant_in_the_upstream_gradient_cancels(classes, axis):
+    """sum p g is exact to far more than a float: what all of g shares leaves the rest accurate."""
+    rng = np.random.default_rng(classes)
+    p = softly.softmax(rng.normal(size=(64, classes)).astype(np.float32), axis=1)
+    g = (rng.normal(size=p.shape) + 1000).astype(np.float32)
+    wide, upstream = p.astype(float), g.astype(float)
+    exact = wide * (upstream - (wide * upstream).sum(axis=1, keepdims=True))
+    given = (p, g) if axis else (p.T.copy(), g.T.copy())
+    answer = softly.softmax_vjp(*given, axis=axis)
+    np.testing.assert_allclose(answer if axis else answer.T, exact, rtol=3e-7)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
