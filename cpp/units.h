@@ -481,6 +481,155 @@ template <class S> class Row : public Heads<Compute<S>>, public Reducing<Row<S>,
 
 // ---- tiles ----
 
+template <class S>
+inline void write_lanes(S* to, const Lanes<Compute<S>>& x, size_t count, bool past_caches) {
+  if (count < lanes<Compute<S>>)
+    store_first(to, x, count);
+  else if (past_caches && shift_in_line(to) == 0)
+    stream(to, x);
+  else
+    store(to, x);
+}
+
+// Columns are read and written in panels, several tiles (strips) wide: memory is fast along its pages,
+// and a class may be pages away from the next. While one panel is worked on, the next is read and the
+// one before written, a vector at each step.
+template <class S> class Panels {
+ public:
+  using T = Compute<S>;
+  static constexpr size_t height = lanes<T>;
+
+  Panels(const Grid& grid, const View* lines)
+      : grid_(grid), lines_(lines), strips_(lines ? strips(grid) : 0), room_(3 * strips_ * size()) {
+    Panel* every[] = {&now_, &next_, &last_};
+    for (size_t i = 0; i < 3; i++) every[i]->numbers = room_ + i * strips_ * size();
+  }
+
+  // The block of the tile whose first row this is: class by class.
+  T* open(const Array<S>& x, size_t row) {
+    if (!now_.holds(row)) {
+      while (reading_.left) read();
+      swap(now_, next_);
+      if (!now_.holds(row)) {
+        place(now_, row);
+        read_at_once(x);
+      }
+      next_.stop = 0;
+      if (now_.stop < grid_.stop) place(next_, now_.stop);
+      if (is_whole(next_))
+        reading_ = from_start(x, next_);
+      else
+        next_.stop = 0;
+    }
+    return now_.numbers + (row - now_.start + now_.shift) / height * size();
+  }
+  // The tile before this row is done; with the last one, so is the panel.
+  void close(const Array<S>& out, size_t row) {
+    if (row < now_.stop) return;
+    finish();
+    if (!is_whole(now_)) return write_at_once(out);
+    swap(now_, last_);
+    now_.stop = 0;
+    writing_ = from_start(out, last_);
+  }
+  [[gnu::always_inline]] void step() {
+    if (reading_.left) read();
+    if (writing_.left) write();
+  }
+  void finish() {
+    while (writing_.left) write();
+  }
+
+ private:
+  struct Panel {
+    size_t start = 0, stop = 0, shift = 0;  // rows; how far the first stands into a line of memory
+    T* numbers = nullptr;
+    bool holds(size_t row) const { return start <= row && row < stop; }
+  };
+  // A vector of an array and its place in a panel, strip by strip and class by class.
+  struct Cursor {
+    S* at = nullptr;
+    T* place = nullptr;
+    ptrdiff_t step = 0;
+    size_t strip = 0, left = 0;
+  };
+
+  static void swap(Panel& a, Panel& b) {
+    const Panel before = a;
+    a = b, b = before;
+  }
+  size_t size() const { return grid_.k * height; }
+  static size_t strips(const Grid& grid) {
+    constexpr size_t bytes = 1 << 17, most = 32;  // of three panels, in a core's own cache
+    return least(most, bytes / (grid.k * height * sizeof(T)) + 1);
+  }
+  void place(Panel& panel, size_t row) const {
+    const size_t run = grid_.size[grid_.dimensions - 1];
+    panel.start = row, panel.shift = shift_in_line(Array<const S>{grid_, *lines_}.row(row));
+    panel.stop = row + least(strips_ * height - panel.shift,
+                             least(grid_.stop - row, run - row % run));
+  }
+  bool is_whole(const Panel& panel) const {
+    return panel.stop == panel.start + strips_ * height;
+  }
+  Cursor from_start(const Array<S>& array, const Panel& panel) const {
+    return {array.row(panel.start), panel.numbers, array.view.step, 0, strips_ * grid_.k};
+  }
+  [[gnu::always_inline]] void advance(Cursor& cursor) const {
+    cursor.left--, cursor.strip++;
+    cursor.at += height, cursor.place += size();
+    if (cursor.strip < strips_) return;
+    cursor.strip = 0;
+    cursor.at += cursor.step - ptrdiff_t(strips_ * height);
+    cursor.place += ptrdiff_t(height) - ptrdiff_t(strips_ * size());
+  }
+  [[gnu::always_inline]] void read() {
+    __builtin_prefetch(cursor_ahead());
+    store(reading_.place, load(reading_.at));
+    advance(reading_);
+  }
+  const S* cursor_ahead() const { return reading_.at + ptrdiff_t(32 / strips_ + 1) * reading_.step; }
+  [[gnu::always_inline]] void write() {
+    const Lanes<T> x = load(static_cast<const T*>(writing_.place));
+    if (grid_.past_caches && shift_in_line(writing_.at) == 0)
+      stream(writing_.at, x);
+    else
+      store(writing_.at, x);
+    advance(writing_);
+  }
+
+  // A panel at the edge, whose strips may be narrower. f(column, place, columns)
+  template <class F> void each_strip(F f) const {
+    for (size_t i = now_.start, b = 0, count; i < now_.stop; i += count, b++) {
+      count = least(b ? height : height - now_.shift, now_.stop - i);
+      f(i - now_.start, now_.numbers + b * size(), count);
+    }
+  }
+  void read_at_once(const Array<S>& x) const {
+    const S* from = x.row(now_.start);
+    for (size_t j = 0; j < grid_.k; j++, from += x.view.step)
+      each_strip([&](size_t column, T* place, size_t count) {
+        store(place + j * height, count == height ? load(from + column)
+                                                  : load_first(from + column, count, T(0)));
+      });
+  }
+  void write_at_once(const Array<S>& out) const {
+    S* to = out.row(now_.start);
+    for (size_t j = 0; j < grid_.k; j++, to += out.view.step)
+      each_strip([&](size_t column, T* place, size_t count) {
+        write_lanes(to + column, load(static_cast<const T*>(place) + j * height), count,
+                    grid_.past_caches);
+      });
+  }
+
+  const Grid& grid_;
+  const View* lines_;
+  size_t strips_;
+  Room<T> room_;
+  Panel now_, next_, last_;
+  Cursor reading_, writing_;
+};
+
 template <class S, bool tall>
 class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>> {
  public:
@@ -502,10 +651,11 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
   static Sum<T> joined(ShortSums sums) { return sums.sum; }
   static Sum<T> joined(TallSums sums) { return joined_parts<T>(sums.part); }
 
-  Tile(const Grid& grid, bool columns)
+  Tile(const Grid& grid, const View* side_by_side)
       : grid_(grid), own_(room(grid)), second_(room(grid)), allowed_(room(grid)),
-        block_(room(grid)), strips_(columns ? strips(grid) : 0), panel_(strips_ * size()) {}
+        block_(room(grid)), panels_(grid, side_by_side) {}
   ~Tile() {
+    panels_.finish();
     if (grid_.past_caches) fence();
   }
 
@@ -517,16 +667,13 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
   T* second() { return second_; }
   T* allowed() { return allowed_; }
 
-  // shift: how far the first row stands into a line of memory, if rows are columns.
-  void take(size_t i, size_t count, size_t shift = 0) {
-    row_ = i, count_ = count, shift_ = shift, entry_ = own_;
-  }
+  void take(size_t i, size_t count) { row_ = i, count_ = count, entry_ = own_; }
   void ask(const PerRow& temperature) { Heads<T>::ask(temperature, row_, count_); }
 
   template <class Prepare> void open(const Scores& scores, bool must_prepare, Prepare prepare) {
     const Array<S> x{grid_, scores.x};
-    if (strips_ && x.columns())
-      read_panel(x);
+    if (x.columns())
+      entry_ = panels_.open(x, row_);
     else
       read(x, entry_, T(0));
     if (must_prepare) prepare(entry_);
@@ -557,7 +704,11 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
   }
 
   template <class F> [[gnu::always_inline]] size_t each(F f) {
-    for (size_t j = 0; j < grid_.k; j++) f(j * height, load(entry_ + j * height));
+    const T* entry = entry_;
+    for (size_t j = 0; j < grid_.k; j++) {
+      f(j * height, load(entry + j * height));
+      panels_.step();
+    }
     return grid_.k * height;
   }
   template <class A, class F> void each_of(const Array<A>& from, T fill, F f) {
@@ -586,7 +737,7 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
   }
   void finish(const Array<S>& out) {
     if (out.columns() && entry_ != own_)
-      write_panel(out);
+      panels_.close(out, row_ + count_);
     else if (out.columns())
       write_columns(out);
     else if (out.dense())
@@ -744,72 +895,20 @@ class Tile : public Heads<Compute<S>>, public Reducing<Tile<S, tall>, Compute<S>
 
   void write_columns(const Array<S>& out) {
     S* to = out.row(row_);
-    for (size_t j = 0; j < grid_.k; j++, to += out.view.step) write_lanes(to, j * height, count_);
-  }
-  void write_lanes(S* to, size_t at, size_t count) {
-    const Lanes<T> x = load(entry_ + at);
-    if (count < height)
-      store_first(to, x, count);
-    else if (grid_.past_caches && shift_in_line(to) == 0)
-      stream(to, x);
-    else
-      store(to, x);
-  }
-
-  // Columns are read and written in panels, several tiles wide: memory is fast along its pages, and a
-  // class may be pages away from the next. Tile number b of the panel is its block b.
-  size_t size() const { return grid_.k * height; }
-  static size_t strips(const Grid& grid) {
-    constexpr size_t panel = 1 << 18, most = 16;  // bytes; tiles
-    return least(most, panel / (grid.k * height * sizeof(T)) + 1);
-  }
-  // f(column of the panel, its block, columns in it), for every tile of the panel.
-  template <class F> void each_strip(F f) const {
-    for (size_t i = panel_start_, b = 0, count; i < panel_stop_; i += count, b++) {
-      count = least(b ? height : height - panel_shift_, panel_stop_ - i);
-      f(i - panel_start_, b, count);
-    }
-  }
-  void read_panel(const Array<S>& x) {
-    if (row_ < panel_start_ || row_ >= panel_stop_) {
-      const size_t run = grid_.size[grid_.dimensions - 1];
-      panel_start_ = row_, panel_shift_ = shift_;
-      panel_stop_ = row_ + least(strips_ * height - shift_,
-                                 least(grid_.stop - row_, run - row_ % run));
-      const size_t ahead = most_lines_ahead / strips_ + 1;
-      const S* from = x.row(row_);
-      const ptrdiff_t step = x.view.step, later = ptrdiff_t(ahead) * step;
-      for (size_t j = 0; j < grid_.k; j++, from += step)
-        each_strip([&](size_t column, size_t b, size_t count) {
-          if (j + ahead < grid_.k) __builtin_prefetch(from + later + column);
-          store(panel_ + b * size() + j * height,
-                count == height ? load(from + column) : load_first(from + column, count, T(0)));
-        });
-    }
-    entry_ = panel_ + (row_ - panel_start_ + panel_shift_) / height * size();
-  }
-  void write_panel(const Array<S>& out) {
-    if (row_ + count_ < panel_stop_) return;  // with the last of its tiles
-    S* to = out.row(panel_start_);
-    entry_ = panel_;
     for (size_t j = 0; j < grid_.k; j++, to += out.view.step)
-      each_strip([&](size_t column, size_t b, size_t count) {
-        write_lanes(to + column, b * size() + j * height, count);
-      });
+      write_lanes(to, load(entry_ + j * height), count_, grid_.past_caches);
   }
 
   const Grid& grid_;
-  size_t row_ = 0, count_ = 0, shift_ = 0;
+  size_t row_ = 0, count_ = 0;
   T* entry_ = nullptr;  // the scores, and what takes their place
-  static constexpr size_t most_lines_ahead = 32;
   static constexpr size_t few = tall ? 0 : (longest_short_row + lanes<T>) * height;
   Room<T, few> own_, second_, allowed_;
   mutable bool picks_ready_ = false;
   mutable Bits<T> into_columns_[longest_picked_row * (longest_picked_row - 1)],
       into_rows_[longest_picked_row * (longest_picked_row - 1)];
   Room<S, few> block_;
-  size_t strips_, panel_start_ = 0, panel_stop_ = 0, panel_shift_ = 0;
-  Room<T> panel_;
+  Panels<S> panels_;
 };
 
 // ---- all rows ----
@@ -895,10 +994,8 @@ void for_tiles(const Grid& grid, const View* side_by_side, Make make) {
     if (run) {
       const size_t shift = shift_in_line(Array<const S>{grid, *side_by_side}.row(i));
       count = least(least(count, tile.height - shift), run - i % run);
-      tile.take(i, count, shift);
-    } else {
-      tile.take(i, count);
     }
+    tile.take(i, count);
     work(i);
   }
 }

@@ -65,6 +65,10 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
     objective_ : float
         The objective above, divided by C times the sum of the weights: the mean loss
         with its penalty.
+    optimality_gap_ : float
+        How far `objective_` can be above its minimum, as a part of it. It is proven by the duality
+        gap, for the data and the weights of this fit: 1e-4 says that no coefficients whatever have
+        an objective more than 0.01 % below. ``inf`` for ``C=inf``, where there is no such proof.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where `X` had column names.
@@ -178,6 +182,7 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
         self.n_iter_ = np.array([result.n_iter], dtype=np.int32)
         self.n_passes_ = result.n_passes
         self.objective_ = result.objective
+        self.optimality_gap_ = result.gap
         return self
 
     def predict_proba(self, X: Any) -> Array:

@@ -7,16 +7,17 @@ so that the value and the gradient have the same bits on any number of threads.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from softly.certificate import ClassMeans, duality_gap
 from softly.kernels import chosen as kernels
 from softly.kernels import threads
 from softly.kernels.blas import one_blas_thread
@@ -114,6 +115,27 @@ class Objective:
         gradient[:, : self.n_features] += self.l2 * coefficients
         return value, gradient[:, : self.shape[1]]
 
+    def relative_gap(self, parameters: Array, value: float, gradient: Array) -> float:
+        """A proven bound on how far F is above its minimum, as a part of F."""
+        means = self._class_means if self.fit_intercept and self.l2 else None
+        gap = duality_gap(parameters, value, gradient, self.l2, means)
+        return gap / value if gap else 0.0
+
+    @cached_property
+    def _class_means(self) -> ClassMeans:
+        frequency = np.zeros(self.n_classes)
+        features = np.zeros((self.n_classes, self.n_features))
+        for block in itertools.chain(*self._stripes):
+            n = len(block.target)
+            weight = np.ones(n) if block.weight is None else block.weight.astype(float)
+            rows = sp.csr_array(
+                (weight, block.target[:, 0], np.arange(n + 1)), shape=(n, self.n_classes)
+            )
+            frequency += rows.sum(axis=0)
+            features += rows.T @ block.features
+        self.n_passes += 1
+        return ClassMeans(frequency / self.total_weight, features / self.total_weight)
+
 
 def _sum_of_blocks(blocks: list[Block], weights: Array, bias: Array) -> tuple[float, Array]:
     """The sum of weighted losses, and its gradient of shape (K, D + 1)."""
@@ -153,7 +175,7 @@ def _stripes(
         part = None if weight is None else weight[start:stop]
         return Block(_rows(X, start, stop), target[start:stop, None], part)
 
-    for first, last in pairwise(np.linspace(0, n, count + 1).astype(int)):
+    for first, last in itertools.pairwise(np.linspace(0, n, count + 1).astype(int)):
         yield [block(a, min(a + rows, last)) for a in range(first, last, rows)]
 
 

@@ -37,6 +37,9 @@ class Result:
         The largest entry of its gradient there.
     n_iter, n_passes : int
         Steps taken, and times the data was read.
+    gap : float
+        How far `objective` can be above the minimum, as a part of it: proven; infinity where
+        there is no penalty.
     converged : bool
         Whether the tolerance was reached.
     message : str
@@ -48,6 +51,7 @@ class Result:
     gradient: float
     n_iter: int
     n_passes: int
+    gap: float
     converged: bool
     message: str
 
@@ -78,7 +82,8 @@ def lbfgs(
         method="L-BFGS-B",
         options={"maxiter": max_iter, "maxfun": 50 * max_iter, "maxls": 50, "gtol": tol, "ftol": 0},
     )
-    at, value, gradient = found.x, float(found.fun), float(np.abs(found.jac).max())
+    at, value, slope = found.x, float(found.fun), found.jac
+    gradient = float(np.abs(slope).max())
     # The descent also ends where rounding hides any further progress; the gradient can still be
     # told from 0 there, for float64 data.
     rounding = 64 * float(np.finfo(objective.dtype).eps) * abs(value)
@@ -86,16 +91,17 @@ def lbfgs(
     hidden = bool(found.nit < max_iter and np.ptp(sorted(values)[:2]) <= rounding)
     if hidden and gradient > tol and objective.dtype == np.float64:
         better = _polished(lambda flat: evaluate(flat)[1], at, tol)
-        better_value, slope = evaluate(better)
-        if (smaller := float(np.abs(slope).max())) < gradient:
-            at, value, gradient = better, better_value, smaller
+        better_value, better_slope = evaluate(better)
+        if (smaller := float(np.abs(better_slope).max())) < gradient:
+            at, value, slope, gradient = better, better_value, better_slope, smaller
+    gap = objective.relative_gap(at.reshape(objective.shape), value, slope.reshape(objective.shape))
     converged = gradient <= tol or hidden
     message = (
         f"the gradient's largest entry is {gradient:.2g} after {found.nit} iterations"
         if converged
         else f"the fit stopped after {found.nit} iterations with a gradient of {gradient:.2g}, "
-        f"above tol={tol:g}: raise max_iter (now {max_iter}), or scale the features alike "
-        "(sklearn.preprocessing.StandardScaler)"
+        f"above tol={tol:g}{_proven(gap)}: raise max_iter (now {max_iter}), or scale the features "
+        "alike (sklearn.preprocessing.StandardScaler)"
     )
     return Result(
         parameters=at.reshape(objective.shape),
@@ -103,9 +109,16 @@ def lbfgs(
         gradient=gradient,
         n_iter=int(found.nit),
         n_passes=objective.n_passes,
+        gap=gap,
         converged=converged,
         message=message,
     )
+
+
+def _proven(gap: float) -> str:
+    if not gap < 1:
+        return ""  # as much as knowing nothing: the objective is not below 0
+    return f"; its objective is proven to be within {gap:.2g} of itself from the optimum"
 
 
 def _polished(gradient: Callable[[Array], Array], start: Array, tol: float) -> Array:
