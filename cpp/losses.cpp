@@ -51,9 +51,9 @@ template <class T> inline Wide<T> share_of(const Wide<T>& a, const Wide<T>& x) {
   return map_wide<T>([&](size_t h) { return share_of(a.v[h], x.v[h]); });
 }
 
-// What is wanted of each class of a row, by position: numbers from `first` on to `end`. Vectors that
-// reach beyond are read from the edges: 0 where there is no class, then the first numbers; and the last
-// ones, then 0. (Masked, they would cost a function call at some levels, and that all registers.)
+// What is wanted of each class of a row, by position: numbers from `first` on to `end`. Vectors
+// that reach beyond are read from the edges: 0 where there is no class, then the first numbers; and
+// the last ones, then 0. (Masked loads are calls at some levels, and cost all registers.)
 template <class T> struct Dense {
   static constexpr size_t n = lanes<T>;
   const T* numbers = nullptr;
@@ -92,7 +92,8 @@ template <class S, class U, bool has_dense> class UnitLoss {
   UnitLoss(U& unit, const Job<S>& job)
       : unit_(unit), job_(job), dense_(has_dense ? 2 * room() : 1),
         weight_(job.terms.class_weight ? room() : 1),
-        edges_(has_dense ? 2 * edges : 1), curb_(job.terms.cap ? U::room(job.grid) : 1), share_(job.terms.wanted * lanes<T>),
+        edges_(has_dense ? 2 * edges : 1), curb_(job.terms.cap ? U::room(job.grid) : 1),
+        share_(job.terms.wanted * lanes<T>),
         score_(job.terms.wanted * lanes<T>), gradient_(job.terms.wanted * lanes<T>),
         wanted_(job.terms.wanted * lanes<T>), singles_(job.terms.wanted) {
     if (has_dense) clear(dense_, 2 * room()), clear(edges_, 2 * edges);
@@ -156,7 +157,7 @@ template <class S, class U, bool has_dense> class UnitLoss {
   // What is wanted of each class, of this row and the one before, and the classes' weights: `placed`
   // where the row's positions are, and 0 where there is no class.
   Room<T> dense_, weight_;
-  Room<T> edges_;  // likewise
+  Room<T> edges_;  // of soft targets read where they lie, likewise
   Dense<T> wanted_of_;
   Room<T> curb_;                      // by position
   Room<T> share_, score_, gradient_;  // by single class and lane
@@ -230,8 +231,10 @@ template <class S, class U, bool has_dense> class UnitLoss {
   // Are soft targets read where they lie, while the row is reduced?
   bool reads_soft() const {
     const Terms& terms = job_.terms;
-    return heads == 1 && terms.soft.data && !terms.smoothing && !terms.class_weight &&
-           !job_.has_mask() && terms.soft_type == (sizeof(T) == 4 ? Type::f32 : Type::f64) && soft<T>().dense();
+    constexpr Type same = sizeof(T) == 4 ? Type::f32 : Type::f64;
+    const bool as_they_are = !terms.smoothing && !terms.class_weight && !job_.has_mask();
+    return heads == 1 && terms.soft.data && terms.soft_type == same && as_they_are &&
+           soft<T>().dense();
   }
   template <class A> Array<const A> soft() const { return {job_.grid, job_.terms.soft}; }
 

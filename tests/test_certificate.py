@@ -69,6 +69,12 @@ def test_the_gap_closes_at_the_minimum(load, intercept):
     assert 0 <= model.optimality_gap_ < 1e-10
 
 
+def test_intercepts_do_not_loosen_it():
+    """Their gradient enters the bound at first order: a Newton step has to take it away."""
+    X, y = load_digits(return_X_y=True)
+    assert fitted(X / 16, y, tol=1e-6, max_iter=1000).optimality_gap_ < 1e-5
+
+
 @pytest.mark.parametrize("form", [sp.csr_array, lambda X: X.astype(np.float32)])
 def test_sparse_rows_and_single_precision(form):
     X, y = standardised(load_digits)

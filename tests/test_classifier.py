@@ -126,7 +126,10 @@ def test_what_the_fit_says_of_itself(capsys):
     X, y = digits()
     passes = []
     model = softly.SoftmaxClassifier(tol=1e-3, verbose=passes.append).fit(X, y)
-    assert [p.number for p in passes] == list(range(1, model.n_passes_))  # and one for the proof
+    numbers = [p.number for p in passes]
+    assert numbers[:-1] == list(range(1, len(passes)))
+    # Before the last there is one for the intercepts' curvature, after it one for the proof.
+    assert numbers[-1] == len(passes) + 1 == model.n_passes_ - 1
     assert passes[-1].objective == pytest.approx(model.objective_)
     log_p = model.predict_log_proba(X)
     loss = -log_p[np.arange(len(y)), y].sum() + 0.5 * (model.coef_**2).sum()

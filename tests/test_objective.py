@@ -47,6 +47,24 @@ def test_value_and_gradient(classes, fit_intercept, make):
     np.testing.assert_allclose(gradient.ravel(), slope, atol=1e-6)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("make", [np.asarray, sp.csr_array])
+def test_curvature_by_the_intercepts(classes, weighted, make):
+    X, y, weight, rng = problem(classes)
+    weight = weight if weighted else None
+    made = Objective(make(X), y, classes, weight=weight, l2=0.3, fit_intercept=True)
+    at = rng.normal(size=made.shape)
+
+    def slope(b):
+        return made.value_and_gradient(np.column_stack([at[:, :-1], b]))[1][:, -1]
+
+    steps = 1e-5 * np.eye(len(at))
+    b = at[:, -1]
+    numeric = np.array([(slope(b + h) - slope(b - h)) / 2e-5 for h in steps])
+    np.testing.assert_allclose(made.intercept_hessian(at), numeric, atol=1e-8)
+
+
 @pytest.mark.parametrize("make", [np.asarray, sp.csr_array])
 def test_blocks_change_nothing_but_the_rounding(make, monkeypatch):
     X, y, weight, rng = problem(5, rows=1003)

@@ -62,13 +62,14 @@ def duality_gap(
     if means is None:
         return float(np.vdot(gradient, gradient)) / (2 * l2)
     W, b, G, g = parameters[:, :-1], parameters[:, -1], gradient[:, :-1], gradient[:, -1]
-    if not g.any():
+    each = g if len(g) > 1 else np.array([-g[0], g[0]])
+    above = each > 0
+    if not above.any():  # they sum to 0
         return float(np.vdot(G, G)) / (2 * l2)
     of_loss = G - l2 * W
     entropy = value - 0.5 * l2 * float(np.vdot(W, W)) - float(np.vdot(W, of_loss) + b @ g)
-    each = g if len(g) > 1 else np.array([-g[0], g[0]])
     mean = means.frequency + each
-    share = float((each[each > 0] / mean[each > 0]).max())  # epsilon
+    share = float((each[above] / mean[above]).max())  # epsilon
     q = np.maximum(mean - each / share, 0)
     inner = q[q > 0]
     q_entropy = -float(inner @ np.log(inner))

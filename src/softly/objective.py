@@ -8,7 +8,7 @@ so that the value and the gradient have the same bits on any number of threads.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -90,19 +90,7 @@ class Objective:
 
     def value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
         """F and its gradient, float64, at parameters of `shape`: one pass over the data."""
-        every = parameters
-        if self.n_classes == 2:
-            every = np.vstack([np.zeros_like(parameters), parameters])
-        weights = np.ascontiguousarray(every[:, : self.n_features].T, dtype=self.dtype)
-        bias = every[:, self.n_features :].T.astype(self.dtype)
-        sums: list[Any] = [None] * len(self._stripes)
-
-        def work(i: int) -> None:
-            sums[i] = _sum_of_blocks(self._stripes[i], weights, bias)
-
-        with one_blas_thread:
-            threads.run([partial(work, i) for i in range(len(sums))])
-        self.n_passes += 1
+        sums = self._of_stripes(_sum_of_blocks, parameters)
         value, gradient = sums[0]
         for more, slope in sums[1:]:
             value += more
@@ -114,6 +102,30 @@ class Objective:
         value += 0.5 * self.l2 * float(np.vdot(coefficients, coefficients))
         gradient[:, : self.n_features] += self.l2 * coefficients
         return value, gradient[:, : self.shape[1]]
+
+    def intercept_hessian(self, parameters: Array) -> Array:
+        """Second derivatives of F by the intercepts, the mean of diag(p) - p p': one pass."""
+        total: Array = sum(self._of_stripes(_covariance_of_blocks, parameters))
+        rows = len(parameters)
+        mean: Array = total[-rows:, -rows:] / self.total_weight
+        return mean
+
+    def _of_stripes(self, work: Callable[..., Any], parameters: Array) -> list[Any]:
+        """work(blocks, weights of (D, K), bias of (1, K)) of every stripe, in order."""
+        every = parameters
+        if self.n_classes == 2:
+            every = np.vstack([np.zeros_like(parameters), parameters])
+        weights = np.ascontiguousarray(every[:, : self.n_features].T, dtype=self.dtype)
+        bias = every[:, self.n_features :].T.astype(self.dtype)
+        found: list[Any] = [None] * len(self._stripes)
+
+        def one(i: int) -> None:
+            found[i] = work(self._stripes[i], weights, bias)
+
+        with one_blas_thread:
+            threads.run([partial(one, i) for i in range(len(found))])
+        self.n_passes += 1
+        return found
 
     def relative_gap(self, parameters: Array, value: float, gradient: Array) -> float:
         """A proven bound on how far F is above its minimum, as a part of F."""
@@ -143,8 +155,7 @@ def _sum_of_blocks(blocks: list[Block], weights: Array, bias: Array) -> tuple[fl
     value = 0.0
     gradient = np.zeros((n_classes, n_features + 1))
     for block in blocks:
-        scores = block.features @ weights
-        scores += bias if bias.size else 0
+        scores = _scores(block, weights, bias)
         loss = np.empty(len(scores), scores.dtype)
         weight = 1.0 if block.weight is None else block.weight
         kernels.cross_entropy(scores, 1, Terms(index=block.target, scale=weight), loss, scores)
@@ -157,6 +168,24 @@ def _sum_of_blocks(blocks: list[Block], weights: Array, bias: Array) -> tuple[fl
             gradient[:, :-1] += scores.T @ block.features
         gradient[:, -1] += scores.sum(axis=0, dtype=np.float64)
     return value, gradient
+
+
+def _covariance_of_blocks(blocks: list[Block], weights: Array, bias: Array) -> Array:
+    """The weighted sum of diag(p) - p p'."""
+    total = np.zeros((weights.shape[1], weights.shape[1]))
+    for block in blocks:
+        p = _scores(block, weights, bias)
+        kernels.softmax(p, p, (1,), 1.0, None)
+        weighted = p if block.weight is None else p * block.weight[:, None]
+        total -= weighted.T @ p
+        total[np.diag_indices_from(total)] += weighted.sum(axis=0, dtype=np.float64)
+    return total
+
+
+def _scores(block: Block, weights: Array, bias: Array) -> Array:
+    scores: Array = block.features @ weights
+    scores += bias if bias.size else 0
+    return scores
 
 
 def _stripes(
