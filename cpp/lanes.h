@@ -156,13 +156,26 @@ inline Shorts to_float16(Vector<float> x) {
   return __builtin_convertvector(h | (bits >> 31) << 15, Shorts);
 #endif
 }
-inline Vector<float> from_bfloat16(Shorts bits) {
-  return (Vector<float>)(__builtin_convertvector(bits, Bits<float>) << 16);
+// Whole numbers of 16 bits to 32 and back, the lower half; GCC would take these apart.
+inline Bits<float> as_words(Shorts x) {
+#if defined(__AVX512F__)
+  return (Bits<float>)_mm512_cvtepu16_epi32((__m256i)x);
+#else
+  return __builtin_convertvector(x, Bits<float>);
+#endif
 }
+inline Shorts as_shorts(Bits<float> x) {
+#if defined(__AVX512F__)
+  return (Shorts)_mm512_cvtepi32_epi16((__m512i)x);
+#else
+  return __builtin_convertvector(x, Shorts);
+#endif
+}
+inline Vector<float> from_bfloat16(Shorts bits) { return (Vector<float>)(as_words(bits) << 16); }
 inline Shorts to_bfloat16(Vector<float> x) {
   const Bits<float> u = (Bits<float>)x, nan = Bits<float>{} + 0x7fc0;
   const Bits<float> rounded = (u + (0x7fff + ((u >> 16) & 1))) >> 16;
-  return __builtin_convertvector((u & 0x7fffffff) > 0x7f800000 ? nan : rounded, Shorts);
+  return as_shorts((u & 0x7fffffff) > 0x7f800000 ? nan : rounded);
 }
 
 // One native vector from memory, and one as it is to stand there.
@@ -427,8 +440,8 @@ template <class T>
 inline Lanes<T> where_zero(const Lanes<T>& test, const Lanes<T>& yes, const Lanes<T>& no) {
   return map<T>([&](size_t i) { return test.v[i] == 0 ? yes.v[i] : no.v[i]; });
 }
-// y * 2^n for a y near 1 and a whole n <= 0, rounded once; NaN stays NaN. The low bits of shifted hold n + lift,
-// so that 2^(n + lift) y is normal; unlift = 2^-lift.
+// y * 2^n for a y near 1 and a whole n <= 0, rounded once; NaN stays NaN. The low bits of shifted
+// hold n + lift, so that 2^(n + lift) y is normal; unlift = 2^-lift.
 template <class T>
 inline Lanes<T> times_power_of_two(const Lanes<T>& y, [[maybe_unused]] const Lanes<T>& n,
                                    [[maybe_unused]] const Lanes<T>& shifted,

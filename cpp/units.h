@@ -550,7 +550,7 @@ template <class S> class Panels {
   struct Cursor {
     S* at = nullptr;
     T* place = nullptr;
-    ptrdiff_t step = 0;
+    ptrdiff_t step = 0, ahead = 0;  // from class to class; to what is fetched in advance
     size_t strip = 0, left = 0;
   };
 
@@ -573,7 +573,9 @@ template <class S> class Panels {
     return panel.stop == panel.start + strips_ * height;
   }
   Cursor from_start(const Array<S>& array, const Panel& panel) const {
-    return {array.row(panel.start), panel.numbers, array.view.step, 0, strips_ * grid_.k};
+    constexpr size_t lines_ahead = 32;
+    const ptrdiff_t step = array.view.step, ahead = ptrdiff_t(lines_ahead / strips_ + 1) * step;
+    return {array.row(panel.start), panel.numbers, step, ahead, 0, strips_ * grid_.k};
   }
   [[gnu::always_inline]] void advance(Cursor& cursor) const {
     cursor.left--, cursor.strip++;
@@ -584,11 +586,10 @@ template <class S> class Panels {
     cursor.place += ptrdiff_t(height) - ptrdiff_t(strips_ * size());
   }
   [[gnu::always_inline]] void read() {
-    __builtin_prefetch(cursor_ahead());
+    __builtin_prefetch(reading_.at + reading_.ahead);
     store(reading_.place, load(reading_.at));
     advance(reading_);
   }
-  const S* cursor_ahead() const { return reading_.at + ptrdiff_t(32 / strips_ + 1) * reading_.step; }
   [[gnu::always_inline]] void write() {
     const Lanes<T> x = load(static_cast<const T*>(writing_.place));
     if (grid_.past_caches && shift_in_line(writing_.at) == 0)

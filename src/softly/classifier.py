@@ -61,7 +61,8 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
     n_iter_ : ndarray of shape (1,)
         Iterations of the solver.
     n_passes_ : int
-        How often the data was read, the last three times for the proof of `optimality_gap_`.
+        How often the data was read, the last one to three times for the proof of
+        `optimality_gap_`.
     objective_ : float
         The objective above, divided by C times the sum of the weights: the mean loss
         with its penalty.

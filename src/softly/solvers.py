@@ -95,7 +95,7 @@ def lbfgs(
         if (smaller := float(np.abs(better_slope).max())) < gradient:
             at, value, slope, gradient = better, better_value, better_slope, smaller
     converged = gradient <= tol or hidden
-    if objective.fit_intercept and objective.l2:
+    if objective.fit_intercept and objective.l2 and len(slope) >= objective.n_classes**2:
         at, value, slope = _with_intercepts(objective, evaluate, at, value, slope)
         gradient = float(np.abs(slope).max())
     gap = objective.relative_gap(at.reshape(objective.shape), value, slope.reshape(objective.shape))
@@ -125,11 +125,20 @@ def _with_intercepts(
     value: float,
     slope: Array,
 ) -> tuple[Array, float, Array]:
-    """The intercepts one Newton step on, if that helps: where they miss, the proof is loose."""
+    """The intercepts one Newton step on, if that helps: where they miss, the proof is loose.
+
+    Only where the curvature takes no more room than the gradient.
+    """
     parameters, missed = at.reshape(objective.shape), slope.reshape(objective.shape)[:, -1]
     curvature = objective.intercept_hessian(parameters)
+    if len(missed) > 1:  # a constant for all classes changes nothing
+        curvature += np.trace(curvature) / len(missed)
     better = parameters.copy()
-    better[:, -1] -= np.linalg.lstsq(curvature, missed)[0]
+    try:
+        step = np.linalg.solve(curvature, missed)
+    except np.linalg.LinAlgError:
+        return at, value, slope
+    better[:, -1] -= step - step.mean() if len(step) > 1 else step
     better_value, better_slope = evaluate(better.ravel())
     left = better_slope.reshape(objective.shape)[:, -1]
     rounding = 64 * float(np.finfo(objective.dtype).eps) * abs(value)
