@@ -14,44 +14,43 @@ template <class S, class U> void open(U& unit, const Grid& grid, const Scores& s
   unit.open(scores, bool(where), [&](T* numbers) { mask(unit, where, numbers, -infinity<T>); });
 }
 
-template <class S> void softmax(const Grid& grid, const Scores& scores, const View& to) {
+// reduce(unit, room, meanwhile) leaves in room what apply(state, number of it) makes the answer of,
+// and gives the state.
+template <class S, class Reduce, class Apply>
+void in_two_passes(const Grid& grid, const Scores& scores, const View& to, Reduce reduce,
+                   Apply apply) {
   const Array<S> out{grid, to};
   for_units<S>(grid, side_by_side(grid, to, scores.x), [&](auto& unit) {
-    using T = Compute<S>;
     return Passes(
         unit, out,
         [&](auto meanwhile) {
           open<S>(unit, grid, scores);
-          T* exps = unit.kept();
-          const auto keep = [=](size_t at, const auto&, const Lanes<T>& e) { store(exps + at, e); };
-          return unit.add_up(keep, meanwhile).inverse();
+          return reduce(unit, unit.kept(), meanwhile);
         },
-        [&](const Factor<T>& inverse) {
-          return [=, exps = static_cast<const T*>(unit.kept())](size_t at) {
-            return inverse * load(exps + at);
+        [&](const auto& state) {
+          return [=, kept = static_cast<const Compute<S>*>(unit.kept())](size_t at) {
+            return apply(state, load(kept + at));
           };
         });
   });
 }
 
+template <class S> void softmax(const Grid& grid, const Scores& scores, const View& to) {
+  const auto reduce = [](auto& unit, auto* exps, auto meanwhile) {
+    const auto keep = [=](size_t at, const auto&, const auto& e) { store(exps + at, e); };
+    return unit.add_up(keep, meanwhile).inverse();
+  };
+  in_two_passes<S>(grid, scores, to, reduce,
+                   [](const auto& inverse, const auto& e) { return inverse * e; });
+}
+
 template <class S> void log_softmax(const Grid& grid, const Scores& scores, const View& to) {
-  const Array<S> out{grid, to};
-  for_units<S>(grid, side_by_side(grid, to, scores.x), [&](auto& unit) {
-    using T = Compute<S>;
-    return Passes(
-        unit, out,
-        [&](auto meanwhile) {
-          open<S>(unit, grid, scores);
-          T* kept = unit.kept();
-          const auto keep = [=](size_t at, const Lanes<T>& d, const auto&) { store(kept + at, d); };
-          return narrow(unit.reduce(keep, meanwhile).log_sum());
-        },
-        [&](const Lanes<T>& log_sum) {
-          return [=, kept = static_cast<const T*>(unit.kept())](size_t at) {
-            return load(kept + at) - log_sum;
-          };
-        });
-  });
+  const auto reduce = [](auto& unit, auto* differences, auto meanwhile) {
+    const auto keep = [=](size_t at, const auto& d, const auto&) { store(differences + at, d); };
+    return narrow(unit.reduce(keep, meanwhile).log_sum());
+  };
+  in_two_passes<S>(grid, scores, to, reduce,
+                   [](const auto& log_sum, const auto& d) { return d - log_sum; });
 }
 
 template <class S> void logsumexp(const Grid& grid, const Scores& scores, void* out) {

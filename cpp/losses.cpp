@@ -126,7 +126,8 @@ template <class S, class U, bool has_dense> class UnitLoss {
     W share, phi, slope;
   };
 
-  // The gradient of a long row with no more than one single class, written while the next is reduced.
+  // The gradient of a long row with no more than one single class, written while the next one is
+  // reduced.
   struct Pending {
     const T* exps = nullptr;
     Dense<T> dense;
@@ -270,7 +271,6 @@ template <class S, class U, bool has_dense> class UnitLoss {
   }
 
   void want_dense() {
-    const Terms& terms = job_.terms;
     if (reads_soft()) {
       now_ = 1 - now_;
       constexpr size_t n = lanes<T>;
@@ -301,7 +301,7 @@ template <class S, class U, bool has_dense> class UnitLoss {
     }
     dense_stands_ = !job_.has_mask();
     T* dense = this->dense();
-    const T* weight = job_.terms.class_weight ? placed(weight_) : nullptr;
+    const T* weight = terms.class_weight ? placed(weight_) : nullptr;
     if (terms.smoothing != 0 || weight) {
       const L spread = this->spread(), keep = all(T(1 - terms.smoothing));
       unit_.each_position([&](size_t at) {
@@ -332,7 +332,7 @@ template <class S, class U, bool has_dense> class UnitLoss {
   void work() {
     constexpr bool may_wait = heads == 1;
     const Dense<T> dense = wanted_of_;
-    const bool sums_amount = has_dense && reads_soft();
+    const bool sums_amount = has_dense && dense.edges;  // of soft targets just being read
     const bool focal = job_.terms.focal != 0;
     T* exps = unit_.kept();
     typename U::Sums dot, amount;
@@ -394,7 +394,8 @@ template <class S, class U, bool has_dense> class UnitLoss {
 
     const L scale = load(scale_);
     const Factor<T> inverse = total.inverse();
-    const L factor = narrow(map_wide<T>([&](size_t h) { return pull.v[h] - slope_sum.v[h]; })) * scale;
+    const L factor =
+        narrow(map_wide<T>([&](size_t h) { return pull.v[h] - slope_sum.v[h]; })) * scale;
     // The entries of single classes are known better than by the sum of their parts.
     for (size_t m = 0; m < job_.terms.wanted; m++)
       note_gradient(m, inverse, others, slope_sum, pull, scale);

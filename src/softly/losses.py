@@ -388,7 +388,8 @@ def _sparse(
 
 def _check_shares(share: Array, counts: NDArray[np.bool_], tolerance: float) -> None:
     """Each a probability, and of each row that counts not more than the whole."""
-    total = share @ np.ones(share.shape[-1], share.dtype)  # sums of short rows are slow
+    # A product, since NumPy's sums of short rows are slow.
+    total = share.astype(np.float64, copy=False) @ np.ones(share.shape[-1])
     if share.size and share.min() >= 0 and total.max() <= 1 + tolerance:
         return
     negative = np.argwhere(~((share >= 0) & (share < np.inf)) & counts[..., None])

@@ -131,7 +131,7 @@ class Objective:
         """A proven bound on how far F is above its minimum, as a part of F."""
         means = self._class_means if self.fit_intercept and self.l2 else None
         gap = duality_gap(parameters, value, gradient, self.l2, means)
-        return gap / value if gap else 0.0
+        return gap / value if 0 < gap < np.inf else gap
 
     @cached_property
     def _class_means(self) -> ClassMeans:

@@ -86,7 +86,7 @@ def lbfgs(
     gradient = float(np.abs(slope).max())
     # The descent also ends where rounding hides any further progress; the gradient can still be
     # told from 0 there, for float64 data.
-    rounding = 64 * float(np.finfo(objective.dtype).eps) * abs(value)
+    rounding = _rounding(objective, value)
     # The two least, since the last may be far trials of a search that found nothing better.
     hidden = bool(found.nit < max_iter and np.ptp(sorted(values)[:2]) <= rounding)
     if hidden and gradient > tol and objective.dtype == np.float64:
@@ -141,10 +141,15 @@ def _with_intercepts(
     better[:, -1] -= step - step.mean() if len(step) > 1 else step
     better_value, better_slope = evaluate(better.ravel())
     left = better_slope.reshape(objective.shape)[:, -1]
-    rounding = 64 * float(np.finfo(objective.dtype).eps) * abs(value)
-    if better_value <= value + rounding and np.abs(left).max() < np.abs(missed).max():
+    is_less = np.abs(left).max() < np.abs(missed).max()
+    if is_less and better_value <= value + _rounding(objective, value):
         return better.ravel(), better_value, better_slope
     return at, value, slope
+
+
+def _rounding(objective: Objective, value: float) -> float:
+    """How far values may differ by rounding alone."""
+    return 64 * float(np.finfo(objective.dtype).eps) * abs(value)
 
 
 def _proven(gap: float) -> str:
