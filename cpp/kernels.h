@@ -94,11 +94,42 @@ struct Survey {
 typedef Survey (*SurveyTargets)(const Integers&, size_t start, size_t stop, uint64_t classes,
                                 bool has_ignored, int64_t ignored);
 
-// For one processor level; both by Type.
+// Scores of rows that are linear in their features: x w + b.
+struct Layer {
+  size_t features, classes;
+  const void* x = nullptr;  // by rows
+  ptrdiff_t stride = 0;     // from row to row
+  // Or only those that are not 0: x[row[i]] to x[row[i + 1]] are row i's, of these features.
+  const void *feature = nullptr, *row = nullptr;
+  int index_bytes = 4;
+};
+
+// What rows of a layer are to be: a class each, or a share of every class.
+struct Targets {
+  const int64_t* index = nullptr;
+  const void* soft = nullptr;    // by rows, contiguous
+  const void* weight = nullptr;  // of each row
+};
+
+// Passes over rows start to stop of a layer, of float or double as the features are. Weights and
+// directions are feature by feature, the intercepts last. Sums are added to what stands there: class
+// by class, or for sparse rows feature by feature with the classes padded to lanes of doubles.
+struct Linear {
+  // The sum of weighted losses, its gradient, and each row's probabilities unless they are null.
+  double (*loss)(const Layer&, const void* weights, const Targets&, size_t start, size_t stop,
+                 double* gradient, void* probabilities);
+  // The Hessian times a direction, at probabilities, or else at weights.
+  void (*curvature)(const Layer&, const void* weights, const void* direction,
+                    const void* probabilities, const void* weight, size_t start, size_t stop,
+                    double* product);
+};
+
+// For one processor level; all by type.
 struct Level {
   const Functions* functions;
   const Losses* losses;
   SurveyTargets survey;
+  const Linear* linear;
 };
 
 }  // namespace softly

@@ -89,6 +89,7 @@ template <class V> inline V greater(V a, V b) { return a > b ? a : b; }
 #if defined(__AVX512F__)
 inline __m512 fused(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 inline __m512d fused(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
+inline __m256 fused(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
 inline __m512 greater(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
 inline __m512d greater(__m512d a, __m512d b) { return _mm512_max_pd(a, b); }
 #elif defined(__AVX2__)

@@ -28,7 +28,10 @@ namespace softly {
   extern const Functions functions_##name[4];    \
   extern const Losses losses_##name[4];          \
   extern const SurveyTargets survey_##name;      \
-  static Level level_##name() { return {functions_##name, losses_##name, survey_##name}; }
+  extern const Linear linear_##name[2];          \
+  static Level level_##name() {                  \
+    return {functions_##name, losses_##name, survey_##name, linear_##name}; \
+  }
 
 #if defined(SOFTLY_HAS_BASE)
 SOFTLY_LEVEL_OF(base)
@@ -118,6 +121,13 @@ class Held {
     if (!array_) return nullptr;
     require(format() == (wide ? 'd' : 'f') && count() >= at_least,
             "numbers beside the rows need the compute type, and one a row or class");
+    return data();
+  }
+  // All of a C-contiguous array, null if there is none.
+  void* contiguous(char type, size_t size) const {
+    if (!array_) return nullptr;
+    require(format() == type && count() == size && PyArray_IS_C_CONTIGUOUS(array_),
+            "a contiguous array of another type or size is needed");
     return data();
   }
   Integers integers() const {
@@ -493,6 +503,102 @@ static nb::tuple survey(nb::handle index, uint64_t classes, nb::handle ignore_in
   return nb::make_tuple(found.counted, found.first_bad);
 }
 
+// ---- linear layers ----
+
+// Features by rows: an array, or the three arrays of a CSR matrix; and what is (D + 1, K) beside it.
+class HeldLayer {
+ public:
+  HeldLayer(nb::handle x, const Held& weights) {
+    require(weights.dimensions() == 2 && weights.size(0) > 0, "weights need two axes");
+    layer.features = weights.size(0) - 1;
+    layer.classes = weights.size(1);
+    if (PyTuple_Check(x.ptr()))
+      hold_sparse(x);
+    else
+      hold_dense(Held(x, false));
+  }
+  const void* numbers(const Held& array, size_t count) const {
+    return array.contiguous(wide_ ? 'd' : 'f', count);
+  }
+  const void* of_layer(const Held& array) const {
+    return numbers(array, (layer.features + 1) * layer.classes);
+  }
+  double* sums(const Held& array) const {
+    const size_t lanes = 8, padded = (layer.classes + lanes - 1) / lanes * lanes;
+    const size_t across = layer.feature ? padded : layer.classes;
+    return static_cast<double*>(array.contiguous('d', (layer.features + 1) * across));
+  }
+  const Linear& kernels() const { return in_use.linear[wide_]; }
+
+  Layer layer;
+  size_t rows;
+
+ private:
+  void hold_dense(const Held& x) {
+    require(x.dimensions() == 2 && x.size(1) == layer.features,
+            "features need two axes, and weights a row for each feature and one");
+    require(x.size(1) < 2 || x.stride(1) == 1, "the features of a row need to lie side by side");
+    wide_ = x.wide();
+    rows = x.size(0);
+    layer.x = x.data();
+    layer.stride = x.stride(0);
+  }
+  // Its indices are trusted.
+  void hold_sparse(nb::handle x) {
+    require(PyTuple_GET_SIZE(x.ptr()) == 3, "a CSR matrix is data, indices and indptr");
+    const Held data(PyTuple_GET_ITEM(x.ptr(), 0), false),
+        indices(PyTuple_GET_ITEM(x.ptr(), 1), false), indptr(PyTuple_GET_ITEM(x.ptr(), 2), false);
+    require(indices.integers().bytes == indptr.integers().bytes && indptr.itemsize() >= 4,
+            "indices and indptr need one type");
+    require(indptr.count() > 0, "indptr needs a number more than there are rows");
+    wide_ = data.wide();
+    rows = indptr.count() - 1;
+    layer.x = data.data();
+    layer.feature = indices.data();
+    layer.row = indptr.data();
+    layer.index_bytes = int(indptr.itemsize());
+  }
+
+  bool wide_;
+};
+
+static double linear_loss(nb::handle x, nb::handle weights, nb::handle target, nb::handle weight,
+                          nb::handle gradient, nb::handle probabilities, size_t start,
+                          size_t stop) {
+  const Held w(weights, false), y(target, false), s(weight, false), g(gradient, true),
+      p(probabilities, true);
+  const HeldLayer held(x, w);
+  const size_t k = held.layer.classes;
+  require(start <= stop && stop <= held.rows, "the range of rows is out of range");
+  Targets targets;
+  if (y.dimensions() == 1)
+    targets.index = static_cast<const int64_t*>(y.contiguous('l', held.rows));
+  else
+    targets.soft = held.numbers(y, held.rows * k);
+  targets.weight = held.numbers(s, held.rows);
+  const void* numbers = held.of_layer(w);
+  double* sums = held.sums(g);
+  void* kept = const_cast<void*>(held.numbers(p, held.rows * k));
+  nb::gil_scoped_release release;
+  return held.kernels().loss(held.layer, numbers, targets, start, stop, sums, kept);
+}
+
+static void linear_curvature(nb::handle x, nb::handle weights, nb::handle direction,
+                             nb::handle probabilities, nb::handle weight, nb::handle product,
+                             size_t start, size_t stop) {
+  const Held w(weights, false), v(direction, false), p(probabilities, false), s(weight, false),
+      g(product, true);
+  const HeldLayer held(x, v);
+  require(start <= stop && stop <= held.rows, "the range of rows is out of range");
+  require(w || p, "weights or probabilities are needed");
+  const void *at = held.of_layer(w), *along = held.of_layer(v);
+  const void* kept = held.numbers(p, held.rows * held.layer.classes);
+  const void* scale = held.numbers(s, held.rows);
+  double* sums = held.sums(g);
+  nb::gil_scoped_release release;
+  held.kernels().curvature(held.layer, at, along, kept, scale, start, stop, sums);
+}
+
 static void bind_along(nb::module_& m, const char* name, Along Functions::*kernel) {
   m.def(name, [kernel](nb::handle x, nb::handle out, nb::tuple axes, nb::handle temperature,
                        nb::handle where, size_t start, ptrdiff_t stop) {
@@ -554,6 +660,10 @@ NB_MODULE(_native, m) {
         nb::arg("scale"), nb::arg("smoothing"), nb::arg("z_loss"), nb::arg("cap"),
         nb::arg("focal"), nb::arg("temperature"), nb::arg("where").none(), nb::arg("start"),
         nb::arg("stop"));
+  m.def("linear_loss", &softly::linear_loss, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
+        nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
+  m.def("linear_curvature", &softly::linear_curvature, nb::arg(), nb::arg().none(), nb::arg(),
+        nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg());
   m.def("check_soft", &softly::check_soft);
   m.def("total", &softly::total);
   m.def("survey", &softly::survey, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());

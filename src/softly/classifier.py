@@ -19,7 +19,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from softly.functions import log_softmax, softmax
 from softly.objective import Objective
-from softly.solvers import Pass, lbfgs
+from softly.solvers.auto import solve
+from softly.solvers.result import Pass
 
 Array = NDArray[Any]
 
@@ -30,15 +31,18 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
     Minimises scikit-learn's objective to the letter,
 
     .. math:: C \sum_i s_i \, \mathrm{CE}(\mathrm{softmax}(W x_i + b), y_i)
-              + \tfrac{1}{2} \|W\|^2,
+              + \tfrac{1 - r}{2} \|W\|_2^2 + r \|W\|_1,
 
-    with the intercept b not penalised, so that the coefficients agree with those of
-    ``LogisticRegression(C=C)``, for two classes and for many.
+    with r the `l1_ratio` and the intercept b not penalised, so that the coefficients agree with
+    those of ``LogisticRegression(C=C)``, for two classes and for many.
 
     Parameters
     ----------
     C : float, default=1.0
         Inverse strength of the penalty; ``numpy.inf`` for none.
+    l1_ratio : float, default=0.0
+        From 0 to 1: how much of the penalty is that of the coefficients' sizes, which makes many of
+        them exactly 0 (lasso: 1; elastic net: between).
     fit_intercept : bool, default=True
         Whether each class has an intercept.
     class_weight : dict, "balanced" or None, default=None
@@ -96,6 +100,7 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
         self,
         C: float = 1.0,
         *,
+        l1_ratio: float = 0.0,
         fit_intercept: bool = True,
         class_weight: Any = None,
         tol: float = 1e-4,
@@ -104,6 +109,7 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
         verbose: bool | Callable[[Pass], None] = False,
     ) -> None:
         self.C = C
+        self.l1_ratio = l1_ratio
         self.fit_intercept = fit_intercept
         self.class_weight = class_weight
         self.tol = tol
@@ -154,16 +160,22 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
                 f"y holds one class only ({classes[0]!r}), but a classifier needs two or more"
             )
         weight = self._row_weights(X, y, classes, target, sample_weight)
+        if weight is not None and len(of_weight := np.unique(target[weight > 0])) == 1:
+            raise ValueError(
+                f"only rows of the class {classes[of_weight[0]]!r} have a weight above 0, but a "
+                "classifier needs two or more classes"
+            )
         total = float(len(target) if weight is None else weight.sum())
         objective = Objective(
             X,
             target.astype(np.int64),
             len(classes),
             weight=weight,
-            l2=1 / (self.C * total),
+            l2=(1 - self.l1_ratio) / (self.C * total),
+            l1=self.l1_ratio / (self.C * total),
             fit_intercept=self.fit_intercept,
         )
-        result = lbfgs(
+        result = solve(
             objective,
             self._start(objective, classes),
             tol=self.tol,
@@ -184,6 +196,7 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
         self.n_passes_ = result.n_passes
         self.objective_ = result.objective
         self.optimality_gap_ = result.gap
+        self.solver_ = result.solver
         return self
 
     def predict_proba(self, X: Any) -> Array:
@@ -223,6 +236,11 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
     def _check_parameters(self) -> None:
         for name, held, needed in (
             ("C", isinstance(self.C, Real) and self.C > 0, "a number above 0"),
+            (
+                "l1_ratio",
+                isinstance(self.l1_ratio, Real) and 0 <= self.l1_ratio <= 1,
+                "a number from 0 to 1",
+            ),
             ("tol", isinstance(self.tol, Real) and self.tol >= 0, "a number, 0 or above"),
             (
                 "max_iter",
@@ -272,8 +290,8 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
 
         def line(done: Pass) -> None:
             print(
-                f"pass {done.number}: objective {done.objective:.6f}, "
-                f"gradient {done.gradient:.1e}, {time.perf_counter() - began:.2f} s"
+                f"pass {done.number:.1f}: objective {done.objective:.6f}, "
+                f"gap {done.gap:.1e}, {time.perf_counter() - began:.2f} s"
             )
 
         return line

@@ -1,15 +1,13 @@
-"""The regularised loss of a linear softmax classifier and its gradient, over row blocks.
+"""The regularised loss of a linear softmax classifier, its gradient and its curvature.
 
-No more than a block of scores is ever held. Rows are cut into stripes and stripes into blocks
-by N, D and K alone; stripes may run on several threads, and their sums are added in one order,
-so that the value and the gradient have the same bits on any number of threads.
+Rows are cut into stripes by N, D and K alone; stripes may run on several threads, and their sums
+are added in one order, so that all values have the same bits on any number of threads.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
@@ -21,23 +19,14 @@ from softly.certificate import ClassMeans, duality_gap
 from softly.kernels import chosen as kernels
 from softly.kernels import threads
 from softly.kernels.blas import one_blas_thread
-from softly.kernels.terms import Terms
 
 Array = NDArray[Any]
 
-_BLOCK_BYTES = 1 << 20  # of features: what a core's own cache holds beside the scores
-_SCORE_BYTES = 1 << 18
-_STRIPE_BYTES = 1 << 26  # of gradients, one for each stripe
-_MOST_STRIPES = 32
-
-
-@dataclass(frozen=True)
-class Block:
-    """Some rows: their features, classes and weights."""
-
-    features: Any
-    target: NDArray[np.int64]
-    weight: Array | None
+_STRIPE_BYTES = 1 << 18  # of features, at least
+_SUM_BYTES = 1 << 25  # of the stripes' gradients together
+_FEWEST_STRIPES, _MOST_STRIPES = 4, 32
+_KEPT_BYTES = 1 << 24  # of probabilities
+_PRECISE_BYTES = 1 << 20  # of features made float64 at once
 
 
 class Objective:
@@ -51,36 +40,60 @@ class Objective:
     Parameters
     ----------
     X : ndarray or CSR matrix, shape (N, D), float32 or float64
-    target : ndarray of int64, shape (N,)
-        Classes 0 to K - 1.
+    target : ndarray
+        Classes 0 to K - 1, int64 of shape (N,); or how much of each, shape (N, K), rows that sum
+        to 1.
     n_classes : int
         K. For two classes the scores of the first are held at 0, as scikit-learn does.
     weight : ndarray of float64, shape (N,), or None
         Rows of weight 0 count for nothing.
     l2 : float
-        The penalty, lambda = 1 / (C S).
+        The penalty, lambda; 1 / (C S) where there is no other.
+    l1 : float
+        What the sum of the coefficients' sizes is multiplied with, a penalty that solvers see to:
+        it is no part of any value here.
     fit_intercept : bool
         Whether there is a b.
+
+    Attributes
+    ----------
+    n_passes : float
+        How often the rows were read.
+    probabilities : ndarray of shape (N, K), or None
+        At the last point asked for; None where they would take more than 16 MiB.
+    precise : bool
+        Whether values and gradients of float32 features are worked on in float64.
     """
 
     def __init__(
         self,
         X: Any,
-        target: NDArray[np.int64],
+        target: Array,
         n_classes: int,
         *,
         weight: NDArray[np.float64] | None,
         l2: float,
+        l1: float = 0.0,
         fit_intercept: bool,
     ) -> None:
         self.n_classes = n_classes
         self.l2 = l2
+        self.l1 = l1
         self.fit_intercept = fit_intercept
+        self.n_rows, self.n_features = X.shape
         self.dtype = X.dtype
-        self.n_features = X.shape[1]
-        self.total_weight = float(len(target) if weight is None else weight.sum())
-        self.n_passes = 0
-        self._stripes = list(_stripes(X, target, weight, n_classes))
+        self.total_weight = float(self.n_rows if weight is None else weight.sum())
+        self.n_passes = 0.0
+        self.precise = False
+        self.features = X
+        self.feature_bytes = X.nbytes if isinstance(X, np.ndarray) else X.data.nbytes
+        self.target = target if target.ndim == 1 else target.astype(X.dtype, copy=False)
+        self.weight = None if weight is None else weight.astype(X.dtype)
+        self._weight = weight
+        self._stripes = _stripes(X, n_classes, self.feature_bytes)
+        self._at: Array | None = None  # weights of the last point
+        kept = self.n_rows * n_classes * X.dtype.itemsize <= _KEPT_BYTES
+        self.probabilities = np.empty((self.n_rows, n_classes), X.dtype) if kept else None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -90,128 +103,142 @@ class Objective:
 
     def value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
         """F and its gradient, float64, at parameters of `shape`: one pass over the data."""
-        sums = self._of_stripes(_sum_of_blocks, parameters)
-        value, gradient = sums[0]
-        for more, slope in sums[1:]:
-            value += more
-            gradient += slope
-        gradient = gradient[-len(parameters) :]
-        value /= self.total_weight
-        gradient /= self.total_weight
+        weights = self._by_feature(parameters)
+        self._at = weights.astype(self.dtype, copy=False)
+        work = self._precise_loss if self.precise else self._loss
+        found = self._of_stripes(partial(work, weights))
+        value = sum(loss for loss, _ in found) / self.total_weight
         coefficients = parameters[:, : self.n_features]
         value += 0.5 * self.l2 * float(np.vdot(coefficients, coefficients))
-        gradient[:, : self.n_features] += self.l2 * coefficients
-        return value, gradient[:, : self.shape[1]]
+        return value, self._mean([slope for _, slope in found], parameters)
 
-    def intercept_hessian(self, parameters: Array) -> Array:
-        """Second derivatives of F by the intercepts, the mean of diag(p) - p p': one pass."""
-        total: Array = sum(self._of_stripes(_covariance_of_blocks, parameters))
-        rows = len(parameters)
-        mean: Array = total[-rows:, -rows:] / self.total_weight
+    def curvature_along(self, direction: Array) -> Array:
+        """The Hessian, at the last point asked for, times a direction: one pass over the data."""
+        along = self._by_feature(direction)
+        return self._mean(self._of_stripes(partial(self._curvature, along)), direction)
+
+    def sample(self, rows: NDArray[np.intp]) -> Objective:
+        """The same ``C`` for some of the rows."""
+        weight = None if self._weight is None else self._weight[rows]
+        total = float(len(rows) if weight is None else weight.sum())
+        return Objective(
+            self.features[rows],
+            self.target[rows],
+            self.n_classes,
+            weight=weight,
+            l2=self.l2 * self.total_weight / total,
+            l1=self.l1 * self.total_weight / total,
+            fit_intercept=self.fit_intercept,
+        )
+
+    def columns(self, which: NDArray[np.intp]) -> Objective:
+        """The same with some of the features: those of the others have coefficients of 0."""
+        of_some = Objective(
+            np.ascontiguousarray(self.features[:, which])
+            if isinstance(self.features, np.ndarray)
+            else self.features[:, which],
+            self.target,
+            self.n_classes,
+            weight=self._weight,
+            l2=self.l2,
+            l1=self.l1,
+            fit_intercept=self.fit_intercept,
+        )
+        of_some.precise = self.precise
+        if self.fit_intercept:
+            means = self.class_means
+            of_some.class_means = ClassMeans(means.frequency, means.features[:, which])
+        return of_some
+
+    def relative_gap(self, parameters: Array, value: float, gradient: Array) -> float:
+        """A proven bound on how far F is above its minimum, as a part of F."""
+        means = self.class_means if self.fit_intercept and self.l2 else None
+        gap = duality_gap(parameters, value, gradient, self.l2, means)
+        return gap / value if 0 < gap < np.inf else gap
+
+    def _by_feature(self, parameters: Array) -> Array:
+        """(D + 1, K), as the kernels want weights."""
+        dtype = np.float64 if self.precise else self.dtype
+        weights = np.zeros((self.n_features + 1, self.n_classes), dtype)
+        weights[: self.shape[1], -len(parameters) :] = parameters.T
+        return weights
+
+    def _mean(self, sums: list[Array], parameters: Array) -> Array:
+        """The mean of the stripes' sums, and the penalty's part."""
+        total = sums[0]
+        for more in sums[1:]:
+            total += more
+        mean = total[-len(parameters) :, : self.shape[1]] / self.total_weight
+        mean[:, : self.n_features] += self.l2 * parameters[:, : self.n_features]
         return mean
 
-    def _of_stripes(self, work: Callable[..., Any], parameters: Array) -> list[Any]:
-        """work(blocks, weights of (D, K), bias of (1, K)) of every stripe, in order."""
-        every = parameters
-        if self.n_classes == 2:
-            every = np.vstack([np.zeros_like(parameters), parameters])
-        weights = np.ascontiguousarray(every[:, : self.n_features].T, dtype=self.dtype)
-        bias = every[:, self.n_features :].T.astype(self.dtype)
+    def _loss(self, weights: Array, start: int, stop: int) -> tuple[float, Array]:
+        found: tuple[float, Array] = kernels.linear_loss(
+            *(self.features, weights, self.target, self.weight, start, stop, self.probabilities)
+        )
+        return found
+
+    def _precise_loss(self, weights: Array, start: int, stop: int) -> tuple[float, Array]:
+        value, gradient = 0.0, np.zeros(weights.shape[::-1])
+        step = max(1, _PRECISE_BYTES // (8 * max(self.n_features, self.n_classes)))
+        for a in range(start, stop, step):
+            b = min(a + step, stop)
+            target = self.target[a:b]
+            p = None if self.probabilities is None else np.empty((b - a, self.n_classes))
+            loss, slope = kernels.linear_loss(
+                self.features[a:b].astype(np.float64),
+                weights,
+                target if target.ndim == 1 else target.astype(np.float64),
+                None if self._weight is None else self._weight[a:b],
+                *(0, b - a, p),
+            )
+            value += loss
+            gradient += slope
+            if self.probabilities is not None:
+                self.probabilities[a:b] = p
+        return value, gradient
+
+    def _curvature(self, along: Array, start: int, stop: int) -> Array:
+        along = along.astype(self.dtype, copy=False)
+        product: Array = kernels.linear_curvature(
+            *(self.features, self._at, along, self.weight, start, stop, self.probabilities)
+        )
+        return product
+
+    def _of_stripes(self, work: Callable[[int, int], Any]) -> list[Any]:
         found: list[Any] = [None] * len(self._stripes)
 
         def one(i: int) -> None:
-            found[i] = work(self._stripes[i], weights, bias)
+            found[i] = work(*self._stripes[i])
 
         with one_blas_thread:
             threads.run([partial(one, i) for i in range(len(found))])
         self.n_passes += 1
         return found
 
-    def relative_gap(self, parameters: Array, value: float, gradient: Array) -> float:
-        """A proven bound on how far F is above its minimum, as a part of F."""
-        means = self._class_means if self.fit_intercept and self.l2 else None
-        gap = duality_gap(parameters, value, gradient, self.l2, means)
-        return gap / value if 0 < gap < np.inf else gap
-
     @cached_property
-    def _class_means(self) -> ClassMeans:
-        frequency = np.zeros(self.n_classes)
-        features = np.zeros((self.n_classes, self.n_features))
-        for block in itertools.chain(*self._stripes):
-            n = len(block.target)
-            weight = np.ones(n) if block.weight is None else block.weight.astype(float)
-            rows = sp.csr_array(
-                (weight, block.target[:, 0], np.arange(n + 1)), shape=(n, self.n_classes)
-            )
-            frequency += rows.sum(axis=0)
-            features += rows.T @ block.features
-        self.n_passes += 1
-        return ClassMeans(frequency / self.total_weight, features / self.total_weight)
+    def class_means(self) -> ClassMeans:
+        """What each class holds of the weight and of the features: one pass over the data."""
+        parts = self._of_stripes(self._class_sums)
+        frequency = sum(of for of, _ in parts) / self.total_weight
+        features = sum(of for _, of in parts) / self.total_weight
+        return ClassMeans(frequency, features)
 
-
-def _sum_of_blocks(blocks: list[Block], weights: Array, bias: Array) -> tuple[float, Array]:
-    """The sum of weighted losses, and its gradient of shape (K, D + 1)."""
-    n_features, n_classes = weights.shape
-    value = 0.0
-    gradient = np.zeros((n_classes, n_features + 1))
-    for block in blocks:
-        scores = _scores(block, weights, bias)
-        loss = np.empty(len(scores), scores.dtype)
-        weight = 1.0 if block.weight is None else block.weight
-        kernels.cross_entropy(scores, 1, Terms(index=block.target, scale=weight), loss, scores)
-        value += float(
-            loss.sum(dtype=np.float64) if block.weight is None else np.vdot(block.weight, loss)
-        )
-        if sp.issparse(block.features):
-            gradient[:, :-1] += (block.features.T @ scores).T
+    def _class_sums(self, start: int, stop: int) -> tuple[Array, Array]:
+        n = stop - start
+        weight = np.ones(n) if self._weight is None else self._weight[start:stop]
+        if self.target.ndim == 1:
+            at = (weight, self.target[start:stop], np.arange(n + 1))
+            target: Any = sp.csr_array(at, shape=(n, self.n_classes))
         else:
-            gradient[:, :-1] += scores.T @ block.features
-        gradient[:, -1] += scores.sum(axis=0, dtype=np.float64)
-    return value, gradient
+            target = self.target[start:stop] * weight[:, None]
+        features = target.T @ self.features[start:stop]
+        dense: Array = features.toarray() if sp.issparse(features) else features
+        return np.asarray(target.sum(axis=0), dtype=np.float64), dense
 
 
-def _covariance_of_blocks(blocks: list[Block], weights: Array, bias: Array) -> Array:
-    """The weighted sum of diag(p) - p p'."""
-    total = np.zeros((weights.shape[1], weights.shape[1]))
-    for block in blocks:
-        p = _scores(block, weights, bias)
-        kernels.softmax(p, p, (1,), 1.0, None)
-        weighted = p if block.weight is None else p * block.weight[:, None]
-        total -= weighted.T @ p
-        total[np.diag_indices_from(total)] += weighted.sum(axis=0, dtype=np.float64)
-    return total
-
-
-def _scores(block: Block, weights: Array, bias: Array) -> Array:
-    scores: Array = block.features @ weights
-    scores += bias if bias.size else 0
-    return scores
-
-
-def _stripes(
-    X: Any, target: NDArray[np.int64], weight: NDArray[np.float64] | None, n_classes: int
-) -> Iterator[list[Block]]:
+def _stripes(X: Any, n_classes: int, size: int) -> list[tuple[int, int]]:
     n, d = X.shape
-    if weight is not None:
-        weight = weight.astype(X.dtype)
-    itemsize = X.dtype.itemsize
-    rows = max(1, _SCORE_BYTES // (itemsize * n_classes))
-    if not sp.issparse(X):
-        rows = max(1, min(rows, _BLOCK_BYTES // (itemsize * d)))
-    count = max(1, min(_MOST_STRIPES, _STRIPE_BYTES // (8 * n_classes * (d + 1)), -(-n // rows)))
-
-    def block(start: int, stop: int) -> Block:
-        part = None if weight is None else weight[start:stop]
-        return Block(_rows(X, start, stop), target[start:stop, None], part)
-
-    for first, last in itertools.pairwise(np.linspace(0, n, count + 1).astype(int)):
-        yield [block(a, min(a + rows, last)) for a in range(first, last, rows)]
-
-
-def _rows(X: Any, start: int, stop: int) -> Any:
-    """Rows of X without a copy; slicing a CSR matrix would copy its entries."""
-    if not sp.issparse(X):
-        return X[start:stop]
-    first, last = X.indptr[start], X.indptr[stop]
-    parts = (X.data[first:last], X.indices[first:last], X.indptr[start : stop + 1] - first)
-    return sp.csr_array(parts, shape=(stop - start, X.shape[1]), copy=False)
+    fit = max(_FEWEST_STRIPES, _SUM_BYTES // (8 * n_classes * (d + 1)))
+    count = max(1, min(_MOST_STRIPES, fit, size // _STRIPE_BYTES, n))
+    return list(itertools.pairwise(np.linspace(0, n, count + 1).astype(int).tolist()))

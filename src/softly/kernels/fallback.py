@@ -194,6 +194,64 @@ def _rounded(numbers: Array, dtype: np.dtype[Any]) -> Array:
     return np.where(np.isnan(numbers), bits >> 16 | 0x40, nearest).astype(np.uint16)
 
 
+def linear_loss(
+    x: Any,
+    weights: Array,
+    target: Array,
+    weight: Array | None,
+    start: int,
+    stop: int,
+    probabilities: Array | None,
+) -> tuple[float, Array]:
+    """The sum of the rows' weighted losses and its gradient (K, D + 1)."""
+    value, gradient = 0.0, np.zeros(weights.shape[::-1])
+    for rows in _rows_of_layer(x, weights, start, stop):
+        scores = x[rows] @ weights[:-1] + weights[-1]
+        index, soft = (target[rows, None], None) if target.ndim == 1 else (None, target[rows])
+        scale = 1.0 if weight is None else weight[rows]
+        slope, loss = np.empty_like(scores), np.empty(len(scores), scores.dtype)
+        cross_entropy(scores, 1, Terms(index=index, soft=soft, scale=scale), loss, slope)
+        value += float(np.vdot(np.broadcast_to(scale, loss.shape), loss.astype(np.float64)))
+        _add_gradient(x[rows], slope, gradient)
+        if probabilities is not None:
+            softmax(scores, probabilities[rows], (1,), 1.0, None)
+    return value, gradient
+
+
+def linear_curvature(
+    x: Any,
+    weights: Array | None,
+    direction: Array,
+    weight: Array | None,
+    start: int,
+    stop: int,
+    probabilities: Array | None,
+) -> Array:
+    """The Hessian's product with a direction, (K, D + 1), at probabilities or weights."""
+    product = np.zeros(direction.shape[::-1])
+    for rows in _rows_of_layer(x, direction, start, stop):
+        if probabilities is not None:
+            p = probabilities[rows]
+        else:
+            assert weights is not None
+            p = x[rows] @ weights[:-1] + weights[-1]
+            softmax(p, p, (1,), 1.0, None)
+        slope = x[rows] @ direction[:-1] + direction[-1]
+        softmax_vjp(p, slope, slope, (1,), 1.0, None)
+        _add_gradient(x[rows], slope if weight is None else slope * weight[rows, None], product)
+    return product
+
+
+def _rows_of_layer(x: Any, weights: Array, start: int, stop: int) -> Iterator[slice]:
+    count = max(1, _BLOCK // max(weights.shape))
+    return (slice(i, min(i + count, stop)) for i in range(start, stop, count))
+
+
+def _add_gradient(x: Any, slope: Array, gradient: Array) -> None:
+    gradient[:, :-1] += (x.T @ slope).T
+    gradient[:, -1] += slope.sum(axis=0, dtype=np.float64)
+
+
 def survey(index: Array, classes: int, ignore_index: int | None) -> tuple[int, int | None]:
     """How many targets count, and the position of the first that is no class."""
     counts = np.ones(index.shape, bool) if ignore_index is None else index != ignore_index

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from softly.kernels import _native, threads
@@ -21,6 +22,7 @@ from softly.kernels.terms import Terms
 Array = NDArray[Any]
 Axes = tuple[int, ...]
 Temperature = float | Array
+_LANES = 8  # doubles side by side in the sums of sparse rows
 level: str = _native.use(os.environ.get("SOFTLY_CPU", ""))
 name = f"native, x86-64-{level}" if level != "base" else "native"
 
@@ -90,6 +92,52 @@ def cross_entropy(logits: Array, axis: int, terms: Terms, loss: Array, grad: Arr
         *(t.scale, t.smoothing, t.z_loss, t.cap or 0.0, t.focal, t.temperature, t.where),
     )
     _along(_native.cross_entropy, logits, arguments, (axis,))
+
+
+def linear_loss(
+    x: Any,
+    weights: Array,
+    target: Array,
+    weight: Array | None,
+    start: int,
+    stop: int,
+    probabilities: Array | None,
+) -> tuple[float, Array]:
+    """The sum of the rows' weighted losses and its gradient (K, D + 1), on this thread."""
+    total = _sums(x, weights)
+    arguments = (_features(x), weights, target, weight, total, probabilities, start, stop)
+    return _native.linear_loss(*arguments), _by_class(x, weights, total)
+
+
+def linear_curvature(
+    x: Any,
+    weights: Array | None,
+    direction: Array,
+    weight: Array | None,
+    start: int,
+    stop: int,
+    probabilities: Array | None,
+) -> Array:
+    """The Hessian's product with a direction, (K, D + 1), on this thread."""
+    total = _sums(x, direction)
+    arguments = (_features(x), weights, direction, probabilities, weight, total, start, stop)
+    _native.linear_curvature(*arguments)
+    return _by_class(x, direction, total)
+
+
+def _features(x: Any) -> Any:
+    return x if isinstance(x, np.ndarray) else (x.data, x.indices, x.indptr)
+
+
+def _sums(x: Any, weights: Array) -> Array:
+    rows, classes = weights.shape
+    if isinstance(x, np.ndarray):
+        return np.zeros((classes, rows))
+    return np.zeros((rows, -(-classes // _LANES) * _LANES))
+
+
+def _by_class(x: Any, weights: Array, total: Array) -> Array:
+    return total if isinstance(x, np.ndarray) else total.T[: weights.shape[1]]
 
 
 def survey(index: Array, classes: int, ignore_index: int | None) -> tuple[int, int | None]:

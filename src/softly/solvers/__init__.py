@@ -1,0 +1,1 @@
+"""Minimise an objective: one algorithm a file, all with the same result."""

@@ -1,0 +1,358 @@
+"""Newton's method with conjugate gradients, on samples of the rows before it sees them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softly.kernels.blas import one_blas_thread
+from softly.objective import Objective
+from softly.solvers.preconditioners import Inverse, Preconditioner, choose
+from softly.solvers.result import Pass, Result
+
+Array = NDArray[Any]
+OnPass = Callable[[Pass], None] | None
+
+_SAMPLE_BYTES = 1 << 24
+_FEWEST_ROWS = 1000
+_GROWTH = 8  # a sample has so many times the rows of the one before
+_MOST_FACTOR_ROWS = 1 << 14
+_FACTOR_BYTES = 1 << 22  # of their probabilities
+_ROUGHLY = 0.01  # where the solution on a sample is as good as a better one
+_MOST_SAMPLE_STEPS = 25
+_LOOSEST = 0.3  # how much of the gradient conjugate gradients may leave
+_MOST_PRODUCTS = 250
+_MOST_INTERCEPT_STEPS = 3
+_MOST_BLIND_STEPS = 8
+_ENOUGH = 1e-4  # of the decrease that the slope promises (Armijo)
+
+
+def newton(
+    objective: Objective,
+    start: Array,
+    *,
+    tol: float,
+    max_iter: int,
+    on_pass: OnPass = None,
+) -> Result:
+    """Minimise until the objective is proven to be within `tol` of its minimum, as a part of it.
+
+    Each step solves Newton's equations as far as it pays (Dembo and Steihaug, 1983), by conjugate
+    gradients whose preconditioner is made from a sample of the rows. From zero, samples of growing
+    size come first (Mokhtari and Ribeiro, 2016): far from the minimum a few rows show the way as
+    well as all of them. Samples are weighted as the whole is by C, so that fewer rows have more
+    penalty.
+    """
+    with one_blas_thread:  # its own threads wait for each other at every small product
+        return _newton(objective, start, tol, max_iter, on_pass)
+
+
+def _newton(
+    objective: Objective, start: Array, tol: float, max_iter: int, on_pass: OnPass
+) -> Result:
+    parameters = start - start.mean(axis=0) if len(start) > 1 else start
+    samples, read, factored = _samples(objective), 0.0, None
+    n = len(samples[-1]) if samples else objective.n_rows
+    preconditioner = choose(objective, min(n, _most_rows(objective)))
+    for rows in samples:
+        sample = objective.sample(rows)
+        factored = _some_rows(sample)
+        if not start.any():
+            parameters = _on_sample(sample, factored, preconditioner, parameters, max_iter)
+            read += sample.n_passes * sample.n_rows / objective.n_rows
+        del sample  # before the next is made
+    factored = factored or _some_rows(objective)
+    descent = _Descent(objective, factored, preconditioner, parameters, on_pass, read)
+    converged = descent.run(tol, max_iter)
+    gap = descent.gap()
+    return Result(
+        parameters=descent.parameters,
+        objective=descent.value,
+        n_iter=descent.steps,
+        n_passes=descent.read(),
+        gap=gap,
+        converged=converged,
+        message=_message(descent, gap, tol, max_iter, converged),
+        solver=f"newton-cg, preconditioned by {descent.preconditioner.name}",
+    )
+
+
+def _samples(objective: Objective) -> list[NDArray[np.intp]]:
+    """Rows of samples that grow, each with a row from every stretch of the data."""
+    used = None if objective.weight is None else np.flatnonzero(objective.weight)
+    n = objective.n_rows if used is None else len(used)
+    size = min(n // _GROWTH, int(_SAMPLE_BYTES * n / max(objective.feature_bytes, 1)))
+    random, samples = np.random.RandomState(0), []
+    while size >= _FEWEST_ROWS:
+        at = (np.arange(size) + random.random_sample(size)) * (n / size)
+        rows = np.minimum(at.astype(np.intp), n - 1)
+        samples.append(rows if used is None else used[rows])
+        size //= _GROWTH
+    return samples[::-1]
+
+
+def _on_sample(
+    sample: Objective,
+    factored: Objective,
+    preconditioner: Preconditioner,
+    parameters: Array,
+    max_iter: int,
+) -> Array:
+    """Down to where the sample's own choice of rows matters more than what is left."""
+    descent = _Descent(sample, factored, preconditioner, parameters, None)
+    while descent.steps < min(max_iter, _MOST_SAMPLE_STEPS):
+        if not descent.step() or descent.promised <= _ROUGHLY * descent.value:
+            break
+    return descent.parameters
+
+
+@dataclass
+class _Step:
+    parameters: Array
+    value: float
+    gradient: Array
+
+
+class _Descent:
+    """A point on its way down, and what is known there."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        sample: Objective,
+        preconditioner: Preconditioner,
+        parameters: Array,
+        on_pass: OnPass,
+        read: float = 0.0,
+    ) -> None:
+        self.objective = objective
+        self.parameters = parameters
+        self.steps = 0
+        self.promised = np.inf  # by how much the last step was to lower the value
+        self._on_pass = on_pass
+        self._read_before = read
+        self._sample = sample
+        self.preconditioner = preconditioner
+        self._inverse: Inverse | None = None
+        self._spent = np.inf  # multiplications since that was made
+        self._first_size = 0.0
+        self._gap: float | None = None
+        self._blind_steps = 0
+        self.value, self.gradient = self._evaluate(parameters)
+
+    def run(self, tol: float, max_iter: int) -> bool:
+        """Steps until it is proven to be near enough; False if that was not reached."""
+        while not self._is_near(tol):
+            if self._cheap_gap() <= tol and self._settle_intercepts(tol):
+                return True
+            if self.steps >= max_iter:
+                return False
+            if not self.step(tol):
+                return self._is_near(tol) or self.promised <= self._rounding()
+        return True
+
+    def step(self, tol: float = 0.0) -> bool:
+        """One step down; False if there is no further."""
+        direction = self._direction(tol)
+        slope = float(np.vdot(self.gradient, direction))
+        self.promised = -slope / 2
+        if not slope < 0:
+            return self._more_precisely()
+        found = self._search(direction, slope)
+        if found is None:
+            return self._more_precisely()
+        self.parameters, self.value, self.gradient = found.parameters, found.value, found.gradient
+        self.steps += 1
+        self._gap = None
+        return True
+
+    def gap(self) -> float:
+        if self._gap is None:
+            self._gap = self.objective.relative_gap(self.parameters, self.value, self.gradient)
+        return self._gap
+
+    def read(self) -> float:
+        extra = 0.0
+        if self._sample is not self.objective:
+            extra = self._sample.n_passes * self._sample.n_rows / self.objective.n_rows
+        return self._read_before + self.objective.n_passes + extra
+
+    def _is_near(self, tol: float) -> bool:
+        if self.objective.l2 == 0:  # nothing can be proven but that no loss is below 0
+            nothing_known = float(np.log(self.objective.n_classes))
+            return self.promised <= tol * self.value or self.value <= tol * nothing_known
+        return self._cheap_gap() <= tol and self.gap() <= tol
+
+    def _cheap_gap(self) -> float:
+        """The gap but for what the intercepts miss."""
+        return self._gap_of_features(self.value, self.gradient)
+
+    def _gap_of_features(self, value: float, gradient: Array) -> float:
+        of_features = gradient[:, : self.objective.n_features]
+        if self.objective.l2 == 0:
+            return np.inf
+        return float(np.vdot(of_features, of_features)) / (2 * self.objective.l2 * value)
+
+    def _evaluate(self, parameters: Array) -> tuple[float, Array]:
+        value, gradient = self.objective.value_and_gradient(parameters)
+        if self._on_pass is not None:
+            gap = self._gap_of_features(value, gradient)
+            self._on_pass(Pass(self.read(), value, gap))
+        return value, gradient
+
+    def _direction(self, tol: float) -> Array:
+        """Newton's, as nearly as it pays."""
+        inverse = self._preconditioned()
+        image = _centred(inverse(self.gradient))
+        size = float(np.sqrt(np.vdot(self.gradient, image)))
+        self._first_size = self._first_size or size
+        leave = min(_LOOSEST, float(np.sqrt(size / self._first_size)))
+        if 0 < tol < (gap := self._cheap_gap()) < np.inf:  # what is left must be proven too
+            leave = max(leave, 0.3 * float(np.sqrt(tol / gap)))
+        direction, products = _conjugate_gradients(
+            self.objective.curvature_along, self.gradient, image, inverse, leave
+        )
+        k, d = self.objective.shape
+        self._spent += 2.0 * self.objective.n_rows * k * d * (products + 1)
+        return direction
+
+    def _settle_intercepts(self, tol: float) -> bool:
+        """Move the intercepts alone, while that helps the proof; True if it is within `tol`.
+
+        Their part of it is of first order, so that they need to be nearer than the rest.
+        """
+        if not self.objective.fit_intercept:
+            return False
+        for _ in range(_MOST_INTERCEPT_STEPS):
+            missed = self.gradient[:, -1]
+            parameters = self.parameters.copy()
+            parameters[:, -1] -= _centred(np.linalg.pinv(self._intercept_curvature()) @ missed)
+            value, gradient = self._evaluate(parameters)
+            is_better = np.abs(gradient[:, -1]).max() < np.abs(missed).max()
+            if not (is_better and value <= self.value + self._rounding()):
+                self.objective.value_and_gradient(self.parameters)
+                return False
+            self.parameters, self.value, self.gradient, self._gap = (
+                parameters,
+                value,
+                gradient,
+                None,
+            )
+            if self._is_near(tol):
+                return True
+        return False
+
+    def _intercept_curvature(self) -> Array:
+        if self._sample is not self.objective:
+            self._sample.value_and_gradient(self.parameters)
+        p, weight = self._sample.probabilities, self._sample.weight
+        p = p[:, -len(self.parameters) :].astype(np.float64)  # type: ignore[index]
+        weighted = p if weight is None else p * weight[:, None]
+        curvature: Array = np.diag(weighted.sum(axis=0)) - weighted.T @ p
+        return curvature / self._sample.total_weight
+
+    def _preconditioned(self) -> Inverse:
+        """The preconditioner, made again when passes have cost as much as making it."""
+        if self._inverse is None or self._spent >= self.preconditioner.cost:
+            if self._sample is not self.objective:
+                self._sample.value_and_gradient(self.parameters)
+            self._inverse = self.preconditioner.make(self._sample)
+            self._spent = 0.0
+        return self._inverse
+
+    def _search(self, direction: Array, slope: float) -> _Step | None:
+        """How far to go along a direction: all the way, or back by parabolas."""
+        length = 1.0
+        while length > 1e-10:
+            parameters = self.parameters + length * direction
+            value, gradient = self._evaluate(parameters)
+            if -slope <= self._rounding():  # values cannot tell any more, but slopes may
+                self._blind_steps += 1
+                is_less = abs(float(np.vdot(gradient, direction))) <= 0.5 * abs(slope)
+                if is_less and self._blind_steps <= _MOST_BLIND_STEPS:
+                    return _Step(parameters, value, gradient)
+                return None
+            if value <= self.value + _ENOUGH * length * slope:
+                return _Step(parameters, value, gradient)
+            length *= 0.1 if not np.isfinite(value) else self._back(length, slope, value)
+        return None
+
+    def _back(self, length: float, slope: float, value: float) -> float:
+        """The part of a step to go instead: to the foot of the parabola through what is known."""
+        foot = -slope * length / (2 * (value - self.value - slope * length))
+        return min(max(foot, 0.1), 0.5)
+
+    def _more_precisely(self) -> bool:
+        """Go on in float64, if this was float32; False if there is nothing more precise."""
+        done = self.objective.precise or self.objective.dtype == np.float64
+        self.objective.precise = True
+        self.value, self.gradient = self._evaluate(self.parameters)
+        return not done
+
+    def _rounding(self) -> float:
+        """How far values may differ by rounding alone."""
+        dtype = np.float64 if self.objective.precise else self.objective.dtype
+        return 64 * float(np.finfo(dtype).eps) * abs(self.value)
+
+
+def _some_rows(sample: Objective) -> Objective:
+    """As many rows as a preconditioner gains by."""
+    n = _most_rows(sample)
+    if sample.n_rows <= n:
+        return sample
+    return sample.sample((np.arange(n) * (sample.n_rows / n)).astype(np.intp))
+
+
+def _most_rows(objective: Objective) -> int:
+    row_bytes = objective.n_classes * objective.dtype.itemsize
+    return max(1, min(_MOST_FACTOR_ROWS, _FACTOR_BYTES // row_bytes))
+
+
+def _conjugate_gradients(
+    product: Callable[[Array], Array], gradient: Array, image: Array, inverse: Inverse, leave: float
+) -> tuple[Array, int]:
+    """Solve H d = -g until `leave` of the residual is left; and how many products that took."""
+    direction = np.zeros_like(gradient)
+    residual, along = -gradient, -image
+    size = first = float(np.vdot(gradient, image))
+    products = 0
+    while products < _MOST_PRODUCTS:
+        products += 1
+        curved = product(along)
+        curvature = float(np.vdot(along, curved))
+        if not curvature > 0:
+            break
+        length = size / curvature
+        direction += length * along
+        residual -= length * curved
+        image = _centred(inverse(residual))
+        left = float(np.vdot(residual, image))
+        if not left > leave**2 * first:
+            break
+        along = image + (left / size) * along
+        size = left
+    return direction, products
+
+
+def _centred(x: Array) -> Array:
+    """Without what is the same for all classes, which changes no probability."""
+    return x - x.mean(axis=0) if len(x) > 1 else x
+
+
+def _message(descent: _Descent, gap: float, tol: float, max_iter: int, converged: bool) -> str:
+    steps = f"{descent.steps} iteration" + "s" * (descent.steps != 1)
+    proven = (
+        f"the objective is proven to be within {gap:.2g} of itself from its minimum"
+        if gap < 1
+        else "nothing is proven about how far the minimum is"
+    )
+    if converged:
+        return f"{proven}, after {steps}"
+    return (
+        f"the fit stopped after {steps}, above tol={tol:g}: {proven}. Raise max_iter (now "
+        f"{max_iter}), or ask for more penalty by a smaller C"
+    )

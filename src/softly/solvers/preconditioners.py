@@ -1,0 +1,193 @@
+"""What makes conjugate gradients fast: an inverse that is near the Hessian's and cheap to apply.
+
+Each is made from the rows of an objective, at the point that was last asked for. Their Hessian is
+the mean of s (diag(p) - p p') x x', Kronecker's product, and the penalty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from softly.kernels import threads
+from softly.objective import Objective
+
+Array = NDArray[Any]
+Inverse = Callable[[Array], Array]
+
+_BLOCK, _BLOCK_NUMBERS = 1024, 1 << 17  # rows, and what they may hold of features or classes
+_MOST_STRIPES, _STRIPE_BYTES = 8, 1 << 25
+_SMALL = 300  # parameters, whose Hessian is always worth its making
+_BYTES = 1 << 24  # of the largest inverse that is held
+
+
+@dataclass(frozen=True)
+class Preconditioner:
+    """How to make one, and what that costs in multiplications."""
+
+    name: str
+    make: Callable[[Objective], Inverse]
+    cost: float
+
+
+def choose(objective: Objective, rows: int) -> Preconditioner:
+    """What is worth its making, from so many rows, beside passes over the whole objective."""
+    k, d = objective.shape
+    n = objective.n_rows
+    if not isinstance(objective.features, np.ndarray):
+        return Preconditioner("diagonal", diagonal, 2.0 * rows * k)
+    a_pass = 2.0 * n * k * d
+    whole = rows * (k * d) ** 2 / 2 + (k * d) ** 3 / 3
+    if k * d <= _SMALL or (8 * (k * d) ** 2 <= _BYTES and whole <= 8 * a_pass):
+        return Preconditioner("Hessian", hessian, whole)
+    each = rows * k * d**2 + k * d**3
+    if 8 * k * d**2 <= _BYTES and each <= 4 * a_pass:
+        return Preconditioner("Hessian of each class", blocks, each)
+    factors = rows * d**2 / 2 + 30 * d**3
+    if 8 * d**2 <= _BYTES and factors <= 60 * a_pass:
+        return Preconditioner("Kronecker factors", kronecker, factors)
+    return Preconditioner("diagonal", diagonal, 2.0 * rows * k * d)
+
+
+def hessian(objective: Objective) -> Inverse:
+    """The inverse of the Hessian itself."""
+    k, d = objective.shape
+
+    def add(x: Array, p: Array, weight: Array, total: Array, own: Array) -> None:
+        outer = (p[:, :, None] * x[:, None, :]).reshape(len(x), -1)
+        weighted = outer * weight
+        total -= weighted.T @ outer
+        for j in range(k):
+            own[j] += weighted[:, j * d : (j + 1) * d].T @ x
+
+    total, own = _sums(objective, add, (k * d, k * d), (k, d, d))
+    for j in range(k):
+        total[j * d : (j + 1) * d, j * d : (j + 1) * d] += own[j]
+    total /= objective.total_weight
+    total[np.diag_indices(k * d)] += np.tile(_penalties(objective), k)
+    if k > 1:  # a constant for all classes changes no probability
+        shift = total.trace() / (k * k * d)
+        total.reshape(k, d, k, d)[:, np.arange(d), :, np.arange(d)] += shift
+    solve = _solver(total)
+    return lambda g: solve(g.ravel()).reshape(k, d)
+
+
+def blocks(objective: Objective) -> Inverse:
+    """The inverses of each class's own part."""
+    k, d = objective.shape
+
+    def add(x: Array, p: Array, weight: Array, own: Array) -> None:
+        curvature = weight * p * (1 - p)
+        for j in range(k):
+            own[j] += (x * curvature[:, j, None]).T @ x
+
+    (own,) = _sums(objective, add, (k, d, d))
+    own /= objective.total_weight
+    own[:, np.arange(d), np.arange(d)] += _penalties(objective)
+    solvers = [_solver(each) for each in own]
+    return lambda g: np.stack([solve(row) for solve, row in zip(solvers, g, strict=True)])
+
+
+def kronecker(objective: Objective) -> Inverse:
+    """The mean covariance of the classes times that of the features, as if they were independent.
+
+    As K-FAC does (Martens and Grosse, 2015); the penalty is added in the factors' eigenvectors.
+    """
+    k, d = objective.shape
+
+    def add(x: Array, p: Array, weight: Array, classes: Array, features: Array) -> None:
+        weighted = weight * p
+        classes += np.diag(weighted.sum(axis=0)) - weighted.T @ p
+        features += (x * (weight - (weighted * p).sum(axis=1, keepdims=True))).T @ x
+
+    classes, features = _sums(objective, add, (k, k), (d, d))
+    values, vectors = np.linalg.eigh(classes / objective.total_weight)
+    lengths, axes = np.linalg.eigh(features / max(classes.trace(), np.finfo(float).tiny))
+    curvature = np.outer(np.maximum(values, 0), np.maximum(lengths, 0))
+    curvature += max(objective.l2, _floor(curvature, 1e-9))
+
+    def inverse(g: Array) -> Array:
+        product: Array = vectors @ ((vectors.T @ g @ axes) / curvature) @ axes.T
+        return product
+
+    return inverse
+
+
+def diagonal(objective: Objective) -> Inverse:
+    """The inverse of the Hessian's diagonal."""
+    X, p = objective.features, objective.probabilities[:, -objective.shape[0] :]  # type: ignore[index]
+    slope = 1 - p
+    slope *= p
+    if objective.weight is not None:
+        slope *= objective.weight[:, None]
+    total = np.zeros(objective.shape)
+    total[:, : objective.n_features] = slope.T @ (
+        X * X if isinstance(X, np.ndarray) else X.multiply(X)
+    )
+    total[:, objective.n_features :] = slope.sum(axis=0, dtype=np.float64)[:, None]
+    total /= objective.total_weight
+    total += _penalties(objective)
+    total = np.maximum(total, _floor(total, 1e-12))
+    return lambda g: g / total
+
+
+def _sums(objective: Objective, add: Callable[..., None], *shapes: tuple[int, ...]) -> list[Array]:
+    """What add(x, p, weight, *sums) adds up over blocks of rows, in one order on any threads.
+
+    x has a 1 for the intercept; the weights are a column.
+    """
+    k, n, every = objective.shape[0], objective.n_rows, objective.probabilities
+    assert every is not None
+    size = 8 * sum(math.prod(shape) for shape in shapes)
+    count = max(1, min(_MOST_STRIPES, _STRIPE_BYTES // size, n // _BLOCK))
+    sums = [[np.zeros(shape) for shape in shapes] for _ in range(count)]
+    edges = np.linspace(0, n, count + 1).astype(int)
+    step = max(1, min(_BLOCK, _BLOCK_NUMBERS // max(objective.shape)))
+
+    def stripe(i: int) -> None:
+        for start in range(edges[i], edges[i + 1], step):
+            some = slice(start, min(start + step, edges[i + 1]))
+            x, p = objective.features[some], every[some, -k:]
+            if objective.fit_intercept:
+                x = np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
+            weight = np.ones(1, x.dtype) if objective.weight is None else objective.weight[some]
+            add(x, p, weight[:, None], *sums[i])
+
+    threads.run([partial(stripe, i) for i in range(count)])
+    for more in sums[1:]:
+        for total, part in zip(sums[0], more, strict=True):
+            total += part
+    return sums[0]
+
+
+def _penalties(objective: Objective) -> Array:
+    penalties = np.full(objective.shape[1], objective.l2)
+    penalties[objective.n_features :] = 0
+    return penalties
+
+
+def _floor(curvature: Array, share: float) -> float:
+    """What keeps a division by curvature finite, also where there is none at all."""
+    return max(share * float(curvature.max()), float(np.finfo(float).tiny))
+
+
+def _solver(matrix: Array) -> Inverse:
+    """Solves with a matrix that would be positive definite but for rounding."""
+    scale = 1 / np.sqrt(np.maximum(matrix.diagonal(), _floor(matrix.diagonal(), 1e-14)))
+    scaled = matrix * scale[:, None] * scale
+    ridge = 1e-6
+    while True:
+        try:
+            scaled[np.diag_indices(len(scaled))] += ridge
+            factor = scipy.linalg.cho_factor(scaled)
+        except np.linalg.LinAlgError:
+            ridge *= 10
+        else:
+            return lambda g: scale * scipy.linalg.cho_solve(factor, scale * g)
