@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import softly
 from softly.objective import Objective
+from softly.solvers import decrement
 
 TIGHT = {"tol": 1e-30, "max_iter": 5000}
 LOADERS = [load_iris, load_wine, load_digits, load_breast_cancer]
@@ -109,9 +110,52 @@ def test_it_holds_anywhere(seed, classes, C, far):
     assert above <= gap * (1 + 1e-9) + 1e-12
 
 
-def test_without_a_penalty_nothing_is_proven():
-    X, y = standardised(load_iris)
-    assert fitted(X, y, C=np.inf, max_iter=20).optimality_gap_ == np.inf
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(2, 4),
+    st.booleans(),
+    st.sampled_from([1e-4, 1e-3, 1e-2, 0.1]),
+)
+def test_without_a_penalty_the_decrement_proves(seed, classes, intercept, far):
+    """Also with columns far from 0, given twice, and constant, which change no score."""
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(80, 2)) * [3, 1] + [0, 5], rng.integers(0, classes, 80)
+    y[:classes] = range(classes)
+    X = np.column_stack([X, X[:, 0], np.ones(80)])
+    weight = rng.uniform(0.1, 3, 80)
+    objective = Objective(X, y, classes, weight=weight, l2=0.0, fit_intercept=intercept)
+    best = fitted(X, y, weight=weight, C=np.inf, fit_intercept=intercept, **TIGHT)
+    at = np.hstack([best.coef_, best.intercept_[:, None]])[:, : objective.shape[1]]
+    at = at + far * rng.normal(size=at.shape)
+    value, gradient = objective.value_and_gradient(at)
+    gap = decrement.relative_gap(objective, value, gradient) * value
+    above = value - best.objective_
+    assert above <= gap * (1 + 1e-9) + 1e-12
+    if far < 1e-3:
+        assert gap < 2 * above + 1e-9
+
+
+def test_a_fit_without_a_penalty_is_proven_where_it_has_a_minimum():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 4)), rng.integers(0, 3, 300)
+    assert fitted(X, y, C=np.inf).optimality_gap_ < 1e-4
+    apart = (X[:, 0] > 0).astype(int)
+    model = softly.SoftmaxClassifier(C=np.inf).fit(X, apart)  # and without a warning
+    assert model.optimality_gap_ == np.inf
+    assert model.objective_ < 1e-4
+
+
+@pytest.mark.parametrize("C", [0.1, 10.0])
+def test_classes_without_weight_do_not_loosen_it(C):
+    """Their intercepts have no minimum; the fit ends where they make no difference."""
+    X, y = standardised(load_digits)
+    weight = (y != 3).astype(float)
+    model = softly.SoftmaxClassifier(C=C).fit(X, y, sample_weight=weight)
+    assert model.optimality_gap_ <= 1e-4
+    assert model.predict_proba(X)[y != 3, 3].max() < 1e-3
+    without = fitted(X[y != 3], y[y != 3], C=C, **TIGHT)
+    assert without.objective_ <= model.objective_
+    assert model.objective_ - without.objective_ <= model.optimality_gap_ * model.objective_
 
 
 def test_a_fit_that_stops_early_says_how_far_it_may_be():

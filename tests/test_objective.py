@@ -48,46 +48,106 @@ def test_value_and_gradient(classes, fit_intercept, make):
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
-@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("fit_intercept", [True, False])
 @pytest.mark.parametrize("make", [np.asarray, sp.csr_array])
-def test_curvature_by_the_intercepts(classes, weighted, make):
+@pytest.mark.parametrize("kept", [True, False])
+def test_curvature_is_the_slope_of_the_gradient(classes, fit_intercept, make, kept, monkeypatch):
+    """Along any direction; from probabilities that were kept, and from scores made again."""
+    if not kept:
+        monkeypatch.setattr(objective, "_KEPT_BYTES", 0)
     X, y, weight, rng = problem(classes)
-    weight = weight if weighted else None
-    made = Objective(make(X), y, classes, weight=weight, l2=0.3, fit_intercept=True)
+    made = Objective(make(X), y, classes, weight=weight, l2=0.3, fit_intercept=fit_intercept)
+    assert (made.probabilities is not None) == kept
+    at, direction = rng.normal(size=made.shape), rng.normal(size=made.shape)
+    before, after = (made.value_and_gradient(at + h * direction)[1] for h in (-1e-5, 1e-5))
+    made.value_and_gradient(at)
+    np.testing.assert_allclose(
+        made.curvature_along(direction), (after - before) / 2e-5, atol=1e-8, rtol=1e-7
+    )
+    assert made.n_passes == 4
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("make", [np.asarray, sp.csr_array])
+def test_shares_of_classes_are_rows_of_each(classes, make):
+    """A row with shares of the classes is as good as a weighted row of each class."""
+    X, _, weight, rng = problem(classes)
+    soft = rng.dirichlet(np.ones(classes), size=len(X))
+    kinds = {"l2": 0.3, "fit_intercept": True}
+    made = Objective(make(X), soft, classes, weight=weight, **kinds)
+    each = np.tile(np.arange(classes), len(X))
+    apart = Objective(
+        make(np.repeat(X, classes, axis=0)),
+        each,
+        classes,
+        weight=np.repeat(weight, classes) * soft.ravel(),
+        **kinds,
+    )
+    at, direction = rng.normal(size=made.shape), rng.normal(size=made.shape)
+    value, gradient = made.value_and_gradient(at)
+    same_value, same_gradient = apart.value_and_gradient(at)
+    assert value == pytest.approx(same_value, rel=1e-13)
+    np.testing.assert_allclose(gradient, same_gradient, atol=1e-14)
+    np.testing.assert_allclose(
+        made.curvature_along(direction), apart.curvature_along(direction), atol=1e-14
+    )
+    gaps = [o.relative_gap(at, value, gradient) for o in (made, apart)]
+    assert gaps[0] == pytest.approx(gaps[1], rel=1e-9)
+
+
+def test_a_sample_has_the_same_C():
+    X, y, weight, rng = problem(3)
+    made = Objective(X, y, 3, weight=weight, l2=0.3, l1=0.1, fit_intercept=True)
+    rows = np.array([3, 5, 8, 13, 21, 34])
+    part = made.sample(rows)
+    scale = weight.sum() / weight[rows].sum()
+    alone = Objective(
+        X[rows], y[rows], 3, weight=weight[rows], l2=0.3 * scale, l1=0.1 * scale, fit_intercept=True
+    )
     at = rng.normal(size=made.shape)
-
-    def slope(b):
-        return made.value_and_gradient(np.column_stack([at[:, :-1], b]))[1][:, -1]
-
-    steps = 1e-5 * np.eye(len(at))
-    b = at[:, -1]
-    numeric = np.array([(slope(b + h) - slope(b - h)) / 2e-5 for h in steps])
-    np.testing.assert_allclose(made.intercept_hessian(at), numeric, atol=1e-8)
+    assert part.value_and_gradient(at)[0] == alone.value_and_gradient(at)[0]
+    assert part.l1 == pytest.approx(alone.l1)
 
 
 @pytest.mark.parametrize("make", [np.asarray, sp.csr_array])
-def test_blocks_change_nothing_but_the_rounding(make, monkeypatch):
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("kept", [True, False])
+def test_float32_features_can_be_worked_on_in_float64(make, soft, kept, monkeypatch):
+    if not kept:
+        monkeypatch.setattr(objective, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(objective, "_PRECISE_BYTES", 300)
+    X, y, weight, rng = problem(4)
+    X, y = X.astype(np.float32), rng.dirichlet(np.ones(4), size=len(X)).astype("f") if soft else y
+    kinds = {"weight": weight, "l2": 0.3, "fit_intercept": True}
+    narrow = Objective(make(X), y, 4, **kinds)
+    wide = Objective(make(X.astype(float)), y.astype(float) if soft else y, 4, **kinds)
+    at = rng.normal(size=narrow.shape)
+    rough, exact = narrow.value_and_gradient(at), wide.value_and_gradient(at)
+    assert rough[0] != pytest.approx(exact[0], rel=1e-12)
+    narrow.precise = True
+    value, gradient = narrow.value_and_gradient(at)
+    assert value == pytest.approx(exact[0], rel=1e-14)
+    np.testing.assert_allclose(gradient, exact[1], atol=1e-14)
+    along = rng.normal(size=narrow.shape)
+    np.testing.assert_allclose(
+        narrow.curvature_along(along), wide.curvature_along(along), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("make", [np.asarray, sp.csr_array])
+def test_stripes_change_nothing_but_the_rounding(make, monkeypatch):
     X, y, weight, rng = problem(5, rows=1003)
     at = rng.normal(size=(5, 5))
     whole = Objective(make(X), y, 5, weight=weight, l2=0.1, fit_intercept=True)
-    monkeypatch.setattr(objective, "_SCORE_BYTES", 8 * 5 * 17)
+    monkeypatch.setattr(objective, "_STRIPE_BYTES", 1000)
     cut = Objective(make(X), y, 5, weight=weight, l2=0.1, fit_intercept=True)
-    assert sum(len(stripe) for stripe in cut._stripes) > 50
-    assert [sum(len(b.target) for s in o._stripes for b in s) for o in (whole, cut)] == [1003] * 2
+    assert len(whole._stripes) == 1
+    assert len(cut._stripes) == objective._MOST_STRIPES
+    assert [stop for _, stop in cut._stripes[:-1]] == [start for start, _ in cut._stripes[1:]]
     first, second = whole.value_and_gradient(at), cut.value_and_gradient(at)
     assert first[0] == pytest.approx(second[0], rel=1e-14)
     np.testing.assert_allclose(first[1], second[1], atol=1e-14)
     assert cut.n_passes == 1
-
-
-def test_rows_are_read_where_they_lie():
-    """Blocks are views: a copy of X would double the memory of a fit."""
-    X, y, _, _ = problem(3)
-    dense = Objective(X, y, 3, weight=None, l2=0.1, fit_intercept=True)
-    assert all(np.shares_memory(b.features, X) for s in dense._stripes for b in s)
-    S = sp.csr_array(X)
-    sparse = Objective(S, y, 3, weight=None, l2=0.1, fit_intercept=True)
-    assert all(np.shares_memory(b.features.data, S.data) for s in sparse._stripes for b in s)
 
 
 def test_float32_sums_are_kept_in_float64():

@@ -9,14 +9,14 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model._base import LinearClassifierMixin, SparseCoefMixin
-from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
+from softly import targets
 from softly.functions import log_softmax, softmax
 from softly.objective import Objective
 from softly.solvers.auto import solve
@@ -129,8 +129,9 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
         ----------
         X : array_like or sparse matrix, shape (N, D)
             Features, finite.
-        y : array_like, shape (N,)
-            Classes: any labels, at least two different ones.
+        y : array_like, shape (N,) or (N, K)
+            Classes: any labels, at least two different ones. Or how much of each class a row is:
+            numbers that are not negative, whose rows sum to 1; the classes are then 0 to K - 1.
         sample_weight : array_like, shape (N,), optional
             Weights of the rows, not negative.
 
@@ -141,7 +142,8 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
         Raises
         ------
         ValueError
-            If X holds NaN or infinity, y one class only, or a parameter makes no sense.
+            If X holds NaN or infinity, y one class only (of a weight above 0) or rows that are no
+            shares, or a parameter makes no sense.
         """
         self._check_parameters()
         X, y = validate_data(
@@ -152,25 +154,16 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
             accept_large_sparse=True,
             dtype=[np.float64, np.float32],
             order="C",
+            multi_output=True,
         )
-        check_classification_targets(y)
-        classes, target = np.unique(y, return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(
-                f"y holds one class only ({classes[0]!r}), but a classifier needs two or more"
-            )
-        weight = self._row_weights(X, y, classes, target, sample_weight)
-        if weight is not None and len(of_weight := np.unique(target[weight > 0])) == 1:
-            raise ValueError(
-                f"only rows of the class {classes[of_weight[0]]!r} have a weight above 0, but a "
-                "classifier needs two or more classes"
-            )
-        total = float(len(target) if weight is None else weight.sum())
+        _check_size(X)
+        known = targets.read(X, y, sample_weight, self.class_weight)
+        classes, total = known.classes, known.total_weight
         objective = Objective(
             X,
-            target.astype(np.int64),
+            known.values,
             len(classes),
-            weight=weight,
+            weight=known.weight,
             l2=(1 - self.l1_ratio) / (self.C * total),
             l1=self.l1_ratio / (self.C * total),
             fit_intercept=self.fit_intercept,
@@ -251,22 +244,6 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
             if not held:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but {needed} is needed")
 
-    def _row_weights(
-        self, X: Any, y: Array, classes: Array, target: Array, sample_weight: Any
-    ) -> NDArray[np.float64] | None:
-        """Sample weight times class weight; None where all are 1."""
-        if sample_weight is None and self.class_weight is None:
-            return None
-        weight = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
-        )
-        if self.class_weight is not None:
-            of_class = compute_class_weight(
-                self.class_weight, classes=classes, y=y, sample_weight=weight
-            )
-            weight *= of_class[target]
-        return weight  # type: ignore[no-any-return]
-
     def _start(self, objective: Objective, classes: Array) -> Array:
         start = np.zeros(objective.shape)
         if not (self.warm_start and hasattr(self, "coef_")):
@@ -295,3 +272,15 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
             )
 
         return line
+
+
+def _check_size(X: Any) -> None:
+    """Squares of features are added up on the way."""
+    values = X.data if sp.issparse(X) else X
+    largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
+    most = float(np.finfo(X.dtype).max) ** 0.4
+    if largest > most:
+        raise ValueError(
+            f"X holds numbers as large as {largest:.1g}, but from {most:.0e} on sums of squares "
+            f"overflow in {X.dtype}: scale the columns (sklearn.preprocessing.MaxAbsScaler)"
+        )

@@ -26,6 +26,8 @@ _STRIPE_BYTES = 1 << 18  # of features, at least
 _SUM_BYTES = 1 << 25  # of the stripes' gradients together
 _FEWEST_STRIPES, _MOST_STRIPES = 4, 32
 _KEPT_BYTES = 1 << 24  # of probabilities
+_MEAN_ROWS = 1 << 10
+_ROWS_A_CLASS = 4  # of a stripe: fewer are not worth adding up its gradient
 _PRECISE_BYTES = 1 << 20  # of features made float64 at once
 
 
@@ -152,9 +154,29 @@ class Objective:
 
     def relative_gap(self, parameters: Array, value: float, gradient: Array) -> float:
         """A proven bound on how far F is above its minimum, as a part of F."""
-        means = self.class_means if self.fit_intercept and self.l2 else None
-        gap = duality_gap(parameters, value, gradient, self.l2, means)
+        if not (self.fit_intercept and self.l2):
+            gap = duality_gap(parameters, value, gradient, self.l2, None)
+        else:
+            gap = self._gap_of_live_classes(parameters, value, gradient)
         return gap / value if 0 < gap < np.inf else gap
+
+    def _gap_of_live_classes(self, parameters: Array, value: float, gradient: Array) -> float:
+        """The gap, where classes that no row has any of may do without a finite intercept.
+
+        In the limit they have no probability. Taking away what they have of it costs a row
+        -log(1 - p) <= 2 p, for p up to 1/2.
+        """
+        means = self.class_means
+        live = means.frequency > 0
+        if live.all():
+            return duality_gap(parameters, value, gradient, self.l2, means)
+        dead = float(gradient[~live, -1].sum())
+        least = 1.0 if self._weight is None else float(self._weight[self._weight > 0].min())
+        if dead * self.total_weight > least / 2:
+            return np.inf
+        means = ClassMeans(means.frequency[live], means.features[live])
+        gap = duality_gap(parameters[live], value, gradient[live], self.l2, means)
+        return gap + 2 * dead
 
     def _by_feature(self, parameters: Array) -> Array:
         """(D + 1, K), as the kernels want weights."""
@@ -217,6 +239,17 @@ class Objective:
         return found
 
     @cached_property
+    def feature_means(self) -> Array:
+        """The weighted means of dense features, in their type."""
+        weight = np.ones(self.n_rows) if self._weight is None else self._weight
+        sums = np.zeros(self.n_features)
+        for start in range(0, self.n_rows, _MEAN_ROWS):
+            some = slice(start, start + _MEAN_ROWS)
+            sums += weight[some].astype(self.dtype) @ self.features[some]
+        means: Array = (sums / self.total_weight).astype(self.dtype)
+        return means
+
+    @cached_property
     def class_means(self) -> ClassMeans:
         """What each class holds of the weight and of the features: one pass over the data."""
         parts = self._of_stripes(self._class_sums)
@@ -240,5 +273,6 @@ class Objective:
 def _stripes(X: Any, n_classes: int, size: int) -> list[tuple[int, int]]:
     n, d = X.shape
     fit = max(_FEWEST_STRIPES, _SUM_BYTES // (8 * n_classes * (d + 1)))
-    count = max(1, min(_MOST_STRIPES, fit, size // _STRIPE_BYTES, n))
+    count = min(_MOST_STRIPES, fit, size // _STRIPE_BYTES)
+    count = max(1, min(count, n // (_ROWS_A_CLASS * n_classes)))
     return list(itertools.pairwise(np.linspace(0, n, count + 1).astype(int).tolist()))

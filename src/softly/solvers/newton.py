@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from softly.kernels.blas import one_blas_thread
 from softly.objective import Objective
+from softly.solvers import decrement
 from softly.solvers.preconditioners import Inverse, Preconditioner, choose
 from softly.solvers.result import Pass, Result
 
@@ -27,6 +28,7 @@ _MOST_SAMPLE_STEPS = 25
 _LOOSEST = 0.3  # how much of the gradient conjugate gradients may leave
 _MOST_PRODUCTS = 250
 _MOST_INTERCEPT_STEPS = 3
+_LEAST_TOL = 1e-9  # is reached where rounding hides any further progress
 _MOST_BLIND_STEPS = 8
 _ENOUGH = 1e-4  # of the decrease that the slope promises (Armijo)
 
@@ -152,7 +154,7 @@ class _Descent:
             if self.steps >= max_iter:
                 return False
             if not self.step(tol):
-                return self._is_near(tol) or self.promised <= self._rounding()
+                return self._is_near(max(tol, _LEAST_TOL))
         return True
 
     def step(self, tol: float = 0.0) -> bool:
@@ -182,10 +184,16 @@ class _Descent:
         return self._read_before + self.objective.n_passes + extra
 
     def _is_near(self, tol: float) -> bool:
-        if self.objective.l2 == 0:  # nothing can be proven but that no loss is below 0
-            nothing_known = float(np.log(self.objective.n_classes))
-            return self.promised <= tol * self.value or self.value <= tol * nothing_known
-        return self._cheap_gap() <= tol and self.gap() <= tol
+        if self._cheap_gap() <= tol and self.gap() <= tol:
+            return True
+        unpenalised = self.objective.l2 == 0
+        if self.promised > tol * self.value:
+            # Separated classes have no minimum without a penalty, but no loss is below 0.
+            return unpenalised and self.value <= tol * np.log(self.objective.n_classes)
+        if decrement.is_affordable(self.objective):
+            gap = decrement.relative_gap(self.objective, self.value, self.gradient)
+            self._gap = min(self.gap(), gap)
+        return unpenalised or self.gap() <= tol
 
     def _cheap_gap(self) -> float:
         """The gap but for what the intercepts miss."""
@@ -352,7 +360,10 @@ def _message(descent: _Descent, gap: float, tol: float, max_iter: int, converged
     )
     if converged:
         return f"{proven}, after {steps}"
-    return (
-        f"the fit stopped after {steps}, above tol={tol:g}: {proven}. Raise max_iter (now "
-        f"{max_iter}), or ask for more penalty by a smaller C"
+    advice = (
+        f"Raise max_iter (now {max_iter}), or ask for more penalty by a smaller C"
+        if descent.steps >= max_iter
+        else "Rounding hides what is left: scale the columns of X alike "
+        "(sklearn.preprocessing.StandardScaler), or ask for more penalty by a smaller C"
     )
+    return f"the fit stopped after {steps}, above tol={tol:g}: {proven}. {advice}"

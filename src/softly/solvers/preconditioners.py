@@ -59,6 +59,20 @@ def choose(objective: Objective, rows: int) -> Preconditioner:
 def hessian(objective: Objective) -> Inverse:
     """The inverse of the Hessian itself."""
     k, d = objective.shape
+    total = hessian_matrix(objective)
+    if k > 1:  # a constant for all classes changes no probability
+        shift = total.trace() / (k * k * d)
+        total.reshape(k, d, k, d)[:, np.arange(d), :, np.arange(d)] += shift
+    solve = _solver(total)
+    return _for_centred(objective, lambda g: solve(g.ravel()).reshape(k, d))
+
+
+def hessian_matrix(objective: Objective, dtype: np.dtype[Any] | None = None) -> Array:
+    """The Hessian by `centred` parameters, class by class and feature by feature.
+
+    Products are made in `dtype`, that of the features where it is None.
+    """
+    k, d = objective.shape
 
     def add(x: Array, p: Array, weight: Array, total: Array, own: Array) -> None:
         outer = (p[:, :, None] * x[:, None, :]).reshape(len(x), -1)
@@ -67,16 +81,12 @@ def hessian(objective: Objective) -> Inverse:
         for j in range(k):
             own[j] += weighted[:, j * d : (j + 1) * d].T @ x
 
-    total, own = _sums(objective, add, (k * d, k * d), (k, d, d))
+    total, own = _sums(objective, add, (k * d, k * d), (k, d, d), dtype=dtype)
     for j in range(k):
         total[j * d : (j + 1) * d, j * d : (j + 1) * d] += own[j]
     total /= objective.total_weight
     total[np.diag_indices(k * d)] += np.tile(_penalties(objective), k)
-    if k > 1:  # a constant for all classes changes no probability
-        shift = total.trace() / (k * k * d)
-        total.reshape(k, d, k, d)[:, np.arange(d), :, np.arange(d)] += shift
-    solve = _solver(total)
-    return lambda g: solve(g.ravel()).reshape(k, d)
+    return total
 
 
 def blocks(objective: Objective) -> Inverse:
@@ -92,7 +102,9 @@ def blocks(objective: Objective) -> Inverse:
     own /= objective.total_weight
     own[:, np.arange(d), np.arange(d)] += _penalties(objective)
     solvers = [_solver(each) for each in own]
-    return lambda g: np.stack([solve(row) for solve, row in zip(solvers, g, strict=True)])
+    return _for_centred(
+        objective, lambda g: np.stack([f(row) for f, row in zip(solvers, g, strict=True)])
+    )
 
 
 def kronecker(objective: Objective) -> Inverse:
@@ -117,7 +129,7 @@ def kronecker(objective: Objective) -> Inverse:
         product: Array = vectors @ ((vectors.T @ g @ axes) / curvature) @ axes.T
         return product
 
-    return inverse
+    return _for_centred(objective, inverse)
 
 
 def diagonal(objective: Objective) -> Inverse:
@@ -138,10 +150,15 @@ def diagonal(objective: Objective) -> Inverse:
     return lambda g: g / total
 
 
-def _sums(objective: Objective, add: Callable[..., None], *shapes: tuple[int, ...]) -> list[Array]:
+def _sums(
+    objective: Objective,
+    add: Callable[..., None],
+    *shapes: tuple[int, ...],
+    dtype: np.dtype[Any] | None = None,
+) -> list[Array]:
     """What add(x, p, weight, *sums) adds up over blocks of rows, in one order on any threads.
 
-    x has a 1 for the intercept; the weights are a column.
+    x is centred, and has a 1 for the intercept; the weights are a column.
     """
     k, n, every = objective.shape[0], objective.n_rows, objective.probabilities
     assert every is not None
@@ -154,9 +171,11 @@ def _sums(objective: Objective, add: Callable[..., None], *shapes: tuple[int, ..
     def stripe(i: int) -> None:
         for start in range(edges[i], edges[i + 1], step):
             some = slice(start, min(start + step, edges[i + 1]))
-            x, p = objective.features[some], every[some, -k:]
+            x = objective.features[some].astype(dtype or objective.dtype, copy=False)
+            p = every[some, -k:].astype(x.dtype, copy=False)
             if objective.fit_intercept:
-                x = np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
+                ones = np.ones((len(x), 1), x.dtype)
+                x = np.concatenate([x - objective.feature_means, ones], axis=1)
             weight = np.ones(1, x.dtype) if objective.weight is None else objective.weight[some]
             add(x, p, weight[:, None], *sums[i])
 
@@ -171,6 +190,31 @@ def _penalties(objective: Objective) -> Array:
     penalties = np.full(objective.shape[1], objective.l2)
     penalties[objective.n_features :] = 0
     return penalties
+
+
+def centred(objective: Objective, gradient: Array) -> Array:
+    """The gradient by parameters of features less their means.
+
+    Columns far from 0 are nearly the intercept's; their curvature is told apart only without it.
+    """
+    if not objective.fit_intercept:
+        return gradient
+    moved = gradient.copy()
+    moved[:, :-1] -= gradient[:, -1:] * objective.feature_means
+    return moved
+
+
+def _for_centred(objective: Objective, inverse: Inverse) -> Inverse:
+    """An inverse by centred parameters, for those of the features as they are."""
+    if not objective.fit_intercept:
+        return inverse
+
+    def uncentred(g: Array) -> Array:
+        direction = inverse(centred(objective, g))
+        direction[:, -1] -= direction[:, :-1] @ objective.feature_means
+        return direction
+
+    return uncentred
 
 
 def _floor(curvature: Array, share: float) -> float:

@@ -1,0 +1,122 @@
+"""What rows are to be, as a fit takes it: labels or shares of classes, and what each row counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, column_or_1d
+
+Array = NDArray[Any]
+
+_TOLERANCE = 1e-5  # for the sum of a row's shares: that of float32 softmax over many classes
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of N rows of K classes.
+
+    Attributes
+    ----------
+    classes : ndarray, shape (K,)
+        The labels, sorted.
+    values : ndarray
+        The number of each row's class, int64 of shape (N,); or its shares of the classes, float64
+        of shape (N, K), which sum to 1.
+    weight : ndarray of float64, shape (N,), or None
+        None where all are 1.
+    """
+
+    classes: Array
+    values: Array
+    weight: NDArray[np.float64] | None
+
+    @property
+    def total_weight(self) -> float:
+        return float(len(self.values) if self.weight is None else self.weight.sum())
+
+
+def read(X: Any, y: Any, sample_weight: Any, class_weight: Any) -> Targets:
+    """Targets from labels of any kind, shape (N,), or from shares, shape (N, K).
+
+    Raises
+    ------
+    ValueError
+        If fewer than two classes have weight, or shares are no distributions.
+    """
+    weight = None
+    if sample_weight is not None or class_weight is not None:
+        weight = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
+        )
+    y = np.asarray(y)
+    shared = y.ndim == 2 and y.shape[1] > 1
+    read_values = _shares if shared else _labels
+    classes, values = read_values(y)
+    if class_weight is not None:
+        assert weight is not None
+        values, weight = _weigh_classes(class_weight, classes, values, weight)
+    _require_two(classes, values, weight)
+    return Targets(classes, values, weight)
+
+
+def _labels(y: Array) -> tuple[Array, Array]:
+    y = column_or_1d(y, warn=True)
+    check_classification_targets(y)
+    classes, index = np.unique(y, return_inverse=True)
+    return classes, index.astype(np.int64, copy=False)
+
+
+def _shares(y: Array) -> tuple[Array, Array]:
+    if y.dtype.kind not in "buif":
+        raise ValueError(
+            f"y has shape {y.shape} and type {y.dtype}: labels have shape (N,), and shares of the "
+            "classes, of shape (N, K), are numbers"
+        )
+    values = y.astype(np.float64)
+    total = values.sum(axis=1)
+    bad = np.flatnonzero(~((values >= 0).all(axis=1) & (np.abs(total - 1) <= _TOLERANCE)))
+    if len(bad):
+        row = bad[0]
+        raise ValueError(
+            f"y has shape {y.shape}, so its rows are shares of the classes, but row {row} is "
+            f"{np.array2string(y[row], threshold=6)}: shares are not negative and sum to 1"
+        )
+    return np.arange(y.shape[1]), values / total[:, None]
+
+
+def _weigh_classes(
+    class_weight: Any, classes: Array, values: Array, weight: Array
+) -> tuple[Array, Array]:
+    """Class weights made row weights; shares are weighed, and brought back to the sum 1."""
+    if values.ndim == 1:
+        of_class = compute_class_weight(
+            class_weight, classes=classes, y=classes[values], sample_weight=weight
+        )
+        return values, weight * of_class[values]
+    if class_weight == "balanced":
+        mass = weight @ values
+        of_class = mass.sum() / (len(classes) * np.maximum(mass, np.finfo(float).tiny))
+    else:
+        of_class = np.array([float(class_weight.get(int(c), 1)) for c in classes])
+    weighted = values * of_class
+    total = weighted.sum(axis=1)
+    return weighted / np.where(total > 0, total, 1)[:, None], weight * total
+
+
+def _require_two(classes: Array, values: Array, weight: Array | None) -> None:
+    if len(classes) < 2:
+        raise ValueError(
+            f"y holds one class only ({classes[0]!r}), but a classifier needs two or more"
+        )
+    counted = values if weight is None else values[weight > 0]
+    held = np.unique(counted) if values.ndim == 1 else np.flatnonzero(counted.any(axis=0))
+    if len(held) < 2:
+        raise ValueError(
+            f"only rows of the class {classes[held[0]]!r} have a weight above 0, but a classifier "
+            "needs two or more classes"
+        )
