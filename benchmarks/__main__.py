@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure import machine
 
-NAMES = ("functions", "losses", "train-table", "predict-table", "agreement")
+NAMES = ("functions", "losses", "train-table", "predict-table", "agreement", "fit")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
@@ -19,13 +19,32 @@ def main() -> None:
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--write", action="store_true", help="keep the table in RESULTS.md")
     parser.add_argument(
-        "--only", metavar="TEXT", help="of functions or losses: the lines that say this"
+        "--only",
+        metavar="TEXT",
+        help="of functions or losses: the lines that say this; of fit: names, with commas",
+    )
+    parser.add_argument("--limit", type=float, help="of fit: the most seconds of one fit (120)")
+    parser.add_argument(
+        "--optima",
+        nargs="?",
+        const="softly",
+        choices=("softly", "reference"),
+        help="of fit: find the optima, by softly's certified fits or by others, and keep them",
     )
     arguments = parser.parse_args()
-    if arguments.only and (arguments.write or arguments.name not in ("functions", "losses")):
+    some = arguments.only and arguments.name != "fit"
+    if some and (arguments.write or arguments.name not in ("functions", "losses")):
         parser.error("--only is for functions and losses, and RESULTS.md keeps whole tables")
+    if arguments.name != "fit" and (arguments.limit or arguments.optima):
+        parser.error("--limit and --optima are for fit")
     module = importlib.import_module(f"benchmarks.{arguments.name.replace('-', '_')}")
-    found = module.run(arguments.only) if arguments.only else module.run()
+    options = {"only": arguments.only, "limit": arguments.limit, "optima": arguments.optima}
+    options = {name: value for name, value in options.items() if value}
+    if arguments.name == "fit":
+        options["write"] = arguments.write  # it keeps its measurements as well
+    found = module.run(**options)
+    if arguments.optima:
+        return
     text = f"{found}\n\n{machine()}; {datetime.date.today()}."
     print(text)
     if arguments.write:

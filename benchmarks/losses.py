@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 import softly
+from benchmarks.measure import peak_from_here, resident
 from benchmarks.side_by_side import (
     Case,
     Setting,
@@ -254,17 +254,12 @@ def weighed(
             return work()
         memory._kept.clear()  # the pages of an earlier answer would not be counted again
         held = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+        peak_from_here()
         answer = work()
         peaks[name] = resident("VmHWM") - held - gradients
         return answer
 
     return weighing
-
-
-def resident(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
 # Cases --------------------------------------------------------------------------------------

@@ -100,6 +100,24 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
 
+def duration(seconds: float) -> str:
+    for least, unit, size in ((1.0, "s", 1.0), (1e-4, "ms", 1e-3)):
+        if seconds >= least:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
+
+
+def resident(key: str) -> int:
+    """Bytes of memory: those held now (VmRSS), or the most ever (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+def peak_from_here() -> None:
+    """The most memory ever held is counted anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def machine() -> str:
     """The machine in a line: processor, cores, versions of the peers."""
     model = platform.processor() or platform.machine()
@@ -112,7 +130,7 @@ def machine() -> str:
     from softly.kernels import chosen
 
     peers = []
-    for package in ("numpy", "scipy", "scikit-learn", "polars", "torch", "jax"):
+    for package in ("numpy", "scipy", "scikit-learn", "polars", "torch", "jax", "cyanure"):
         try:
             peers.append(f"{package} {version(package)}")
         except PackageNotFoundError:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import interleaved, table
+from benchmarks.measure import duration, interleaved, table
 from softly.kernels import threads
 
 THREADS = (1, 2)
@@ -216,10 +216,3 @@ def _cells(row: Row, others: list[str]) -> list[str]:
 
 def _ratio(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
-
-
-def duration(seconds: float) -> str:
-    for least, unit, size in ((1.0, "s", 1.0), (1e-4, "ms", 1e-3)):
-        if seconds >= least:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} µs"

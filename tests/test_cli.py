@@ -573,8 +573,8 @@ def slow_table(path):
     frame.with_columns(kind=pl.Series([f"k{k}" for k in kind])).write_parquet(path)
 
 
-def interrupt_in_training(arguments, cwd):
-    """Ctrl-C as a terminal sends it, as soon as the command has shown a loss."""
+def interrupt_in_training(arguments, cwd, shows=rb"Training: pass [\d.]+, loss"):
+    """Ctrl-C as a terminal sends it, as soon as the command has shown something."""
     pid, terminal = pty.fork()
     if pid == 0:  # the child: nothing may come back from here
         os.chdir(cwd)
@@ -592,7 +592,7 @@ def interrupt_in_training(arguments, cwd):
             shown += os.read(terminal, 65536)
         except OSError:  # the child has closed its end
             break
-        if not sent and re.search(rb"Training: pass \d+, loss", shown):
+        if not sent and re.search(shows, shown):
             os.write(terminal, b"\x03")
             sent = True
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
@@ -607,9 +607,41 @@ def test_control_c_in_training_says_the_loss_and_keeps_the_old_model(tmp_path):
     status, shown = interrupt_in_training([*named, "--max-iter", "100000"], tmp_path)
     assert status == 1
     last = shown.splitlines()[-1]
-    assert re.search(r"softly: interrupted at pass \d+, loss \d\.\d{5}; no model was written", last)
+    assert re.search(
+        r"softly: interrupted at pass [\d.]+, loss \d\.\d{5}; no model was written", last
+    )
     assert "Traceback" not in shown
     assert files_in(tmp_path) == before
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_control_c_in_the_search_says_how_far_it_came(tmp_path):
+    slow_table(tmp_path / "t.parquet")
+    named = ["train", "t.parquet", "--target", "kind", "--model", "m.skops"]
+    status, shown = interrupt_in_training(named, tmp_path, rb"Training: fold 1 of 5")
+    assert status == 1
+    assert re.search(
+        r"softly: interrupted at fold \d of 5, fit \d+ of 10 \(C [\d.e+-]+\), pass [\d.]+, "
+        r"loss \d\.\d{5}; no model was written$",
+        " ".join(shown.split()),
+    )
+    assert files_in(tmp_path).keys() == {"t.parquet"}
+
+
+def test_the_penalty_is_chosen_unless_it_is_given(run, tmp_path):
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 2, 200)
+    frame = pl.DataFrame({"a": kind + rng.normal(size=200), "kind": [f"k{k}" for k in kind]})
+    frame.write_csv(tmp_path / "t.csv")
+    named = ("train", "t.csv", "--target", "kind", "--model", "m.skops")
+    chosen = json.loads(run(*named, "--json").out)
+    search = chosen["search"]
+    assert chosen["C"] == search["C"] == search["Cs"][np.argmin(search["log_loss"])]
+    assert re.search(r"C = \S+, the best of 10 by cross-validation: log loss", run(*named).out)
+    given = json.loads(run(*named, "--C", "0.5", "--json").out)
+    assert given["C"] == 0.5
+    assert given["search"] is None
+    assert "cross-validation" not in run(*named, "--C", "0.5").out
 
 
 def test_sigint_without_a_terminal(shop, tmp_path):

@@ -1,5 +1,7 @@
 """The regularised loss and its gradient against their definition, written out."""
 
+import threading
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -171,3 +173,26 @@ def test_blas_has_its_threads_back_after_fits_that_overlap():
             assert set(blas_threads()) == {1}
         assert set(blas_threads()) == {1}
     assert blas_threads() == before
+
+
+def test_blas_is_limited_from_any_thread():
+    """Also after another thread was the first to limit it, and whoever leaves last."""
+    seen, inside, left = [], threading.Event(), threading.Event()
+    before = [pool["num_threads"] for pool in blas._blas().info()]
+
+    def second():
+        with blas.one_blas_thread:
+            inside.set()
+            left.wait(10)
+            seen.extend(pool["num_threads"] for pool in blas._blas().info())
+
+    with blas.one_blas_thread:
+        pass
+    other = threading.Thread(target=second)
+    with blas.one_blas_thread:
+        other.start()
+        inside.wait(10)
+    left.set()
+    other.join()
+    assert set(seen) == {1}
+    assert [pool["num_threads"] for pool in blas._blas().info()] == before

@@ -3,10 +3,12 @@
 import numpy as np
 import polars as pl
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from softly import tables, training
+from softly import SoftmaxClassifier, tables, training
+from softly.classifier_cv import SearchStep
 from softly.errors import TableError
 
 
@@ -68,12 +70,68 @@ def test_the_fit_is_scikit_learns():
 
 def test_passes_are_told_and_a_short_fit_is_not_called_converged():
     told = []
-    done = training.fit(prepare(table()), max_iter=1, on_pass=told.append)
+    done = training.fit(prepare(table()), C=1.0, max_iter=1, on_step=told.append)
     numbers = [p.number for p in told]
     assert numbers[:-1] == list(range(1, len(told)))  # then one is of the intercepts' curvature
     assert numbers[-1] in (len(told), len(told) + 1)
     assert not done.converged
+    assert done.search is None
+    assert done.model.classifier.C == 1.0
     assert done.model.classifier.verbose is False
+
+
+def test_C_is_chosen_by_cross_validation():
+    frame, told = table(600), []
+    prepared = prepare(frame)
+    done = training.fit(prepared, on_step=told.append)
+    search = done.search
+    wanted = LogisticRegressionCV(
+        Cs=10,
+        cv=StratifiedKFold(5, shuffle=True, random_state=0),
+        scoring="neg_log_loss",
+        l1_ratios=(0.0,),
+        use_legacy_attributes=False,
+        tol=1e-8,
+    ).fit(prepared.matrix, prepared.target)
+    assert done.model.classifier.C == search.C == wanted.C_
+    np.testing.assert_allclose(search.log_loss, -wanted.scores_.mean(axis=(0, 1)), atol=1e-3)
+    assert search.Cs == wanted.Cs_.tolist()
+    assert len(search.standard_error) == 10
+    assert (search.folds, search.rows) == (5, 480)
+    steps = [step for step in told if isinstance(step, SearchStep)]
+    assert told[: len(steps)] == steps  # the search, then the fit
+    assert {(s.fold, s.fit) for s in steps if s.fold} == {
+        (fold, fit) for fold in range(1, 6) for fit in range(1, 11)
+    }
+    assert told[len(steps)].number == 1
+    assert done.converged
+    assert type(done.model.classifier) is SoftmaxClassifier
+
+
+def test_many_rows_are_searched_by_a_sample_of_every_class(monkeypatch):
+    monkeypatch.setattr(training, "_SEARCH_ROWS", 100)
+    prepared = prepare(table(1000))
+    done = training.fit(prepared)
+    assert done.search.rows == 100
+    assert done.rows == 800
+    chosen = training._stratified(prepared.target, 100)
+    assert (np.diff(chosen) > 0).all()
+    shares = np.bincount(prepared.target[chosen]) / np.bincount(prepared.target)
+    np.testing.assert_allclose(shares, 1 / 8, atol=0.03)
+
+
+def test_a_class_of_few_rows_does_not_stop_the_search():
+    rare = pl.concat([table(), table().head(2).with_columns(kind=pl.lit("rare"))])
+    done = training.fit(prepare(rare))
+    assert done.search.folds == 5
+    assert len(done.model.classes) == 4
+
+
+def test_rows_too_few_to_choose_by():
+    frame = pl.DataFrame({"a": [0.0, 1.5, 2.0, 3.0, 1.0], "kind": ["x", "y", "x", "y", "y"]})
+    done = training.fit(prepare(frame, test=0.4))
+    assert done.search is None
+    assert done.model.classifier.C == 1.0
 
 
 def test_predictions_come_from_the_logits():

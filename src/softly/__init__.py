@@ -25,13 +25,17 @@ from softly.losses import cross_entropy
 
 if TYPE_CHECKING:
     from softly.classifier import SoftmaxClassifier
+    from softly.classifier_cv import SoftmaxClassifierCV
     from softly.linear_losses import LinearGradients, linear_cross_entropy
+    from softly.path import RegularizationPath, regularization_path
 
 __version__ = "0.1.0"
 
 __all__ = [
     "LinearGradients",
+    "RegularizationPath",
     "SoftmaxClassifier",
+    "SoftmaxClassifierCV",
     "__version__",
     "cross_entropy",
     "linear_cross_entropy",
@@ -40,6 +44,7 @@ __all__ = [
     "log_softmax_vjp",
     "logit",
     "logsumexp",
+    "regularization_path",
     "sigmoid",
     "softmax",
     "softmax_inverse",
@@ -49,8 +54,11 @@ __all__ = [
 
 _on_first_use = {
     "LinearGradients": "softly.linear_losses",
+    "RegularizationPath": "softly.path",
     "SoftmaxClassifier": "softly.classifier",
+    "SoftmaxClassifierCV": "softly.classifier_cv",
     "linear_cross_entropy": "softly.linear_losses",
+    "regularization_path": "softly.path",
 }
 
 

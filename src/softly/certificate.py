@@ -99,13 +99,15 @@ def elastic_net_gap(
     .. math:: F^* \ge \bar H(p) - \sum_{kj} \frac{(|U_{kj}| - \lambda_1)_+^2}{2 \lambda_2}
 
     where without :math:`\lambda_2` no entry of U may exceed :math:`\lambda_1`. The mixtures p' of
-    `duality_gap` are therefore drawn to the targets as far as it pays, :math:`y + a (p' - y)` (Ndiaye,
-    Fercoq, Gramfort and Salmon, 2017), which scales U by a and leaves at least a times the entropy.
+    `duality_gap` are therefore drawn to the targets as far as it pays, :math:`y + a (p' - y)`
+    (Ndiaye, Fercoq, Gramfort and Salmon, 2017), which scales U by a and leaves at least a times the
+    entropy.
     With L the mean loss, U that of p', and V what a U exceeds :math:`\lambda_1` by, this is
 
     .. math:: F - F^* \le \frac{\|\lambda_2 W + V\|^2}{2 \lambda_2}
         + \lambda_1 \|W\|_1 + \langle W, a U - V \rangle + (1 - a) L
-        + a \, \big(\epsilon \, (\langle W, B \rangle + \bar H(p) - H(q)) + \langle b, g \rangle\big)
+        + a \, \big(\epsilon \, (\langle W, B \rangle + \bar H(p) - H(q))
+        + \langle b, g \rangle\big)
 
     in which each entry of the first two terms is at least 0, and nothing large cancels.
 

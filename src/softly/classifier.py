@@ -24,6 +24,8 @@ from softly.solvers.result import Pass
 
 Array = NDArray[Any]
 
+_LITTLE = 1 << 20  # bytes
+
 
 class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):  # type: ignore[misc]
     r"""Multinomial logistic regression: scikit-learn's `LogisticRegression`, faster.
@@ -157,6 +159,8 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
             multi_output=True,
         )
         _check_size(X)
+        if sp.issparse(X) and X.shape[0] * X.shape[1] * X.dtype.itemsize <= _LITTLE:
+            X = X.toarray()  # solved exactly, and faster
         known = targets.read(X, y, sample_weight, self.class_weight)
         classes, total = known.classes, known.total_weight
         objective = Objective(

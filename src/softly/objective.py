@@ -88,7 +88,8 @@ class Objective:
         self.n_passes = 0.0
         self.precise = False
         self.features = X
-        self.feature_bytes = X.nbytes if isinstance(X, np.ndarray) else X.data.nbytes
+        self.feature_count = X.size if isinstance(X, np.ndarray) else X.nnz
+        self.feature_bytes = self.feature_count * X.dtype.itemsize
         self.target = target if target.ndim == 1 else target.astype(X.dtype, copy=False)
         self.weight = None if weight is None else weight.astype(X.dtype)
         self._weight = weight
@@ -111,7 +112,7 @@ class Objective:
         found = self._of_stripes(partial(work, weights))
         value = sum(loss for loss, _ in found) / self.total_weight
         coefficients = parameters[:, : self.n_features]
-        value += 0.5 * self.l2 * float(np.vdot(coefficients, coefficients))
+        value += 0.5 * self.l2 * dot(coefficients, coefficients)
         return value, self._mean([slope for _, slope in found], parameters)
 
     def curvature_along(self, direction: Array) -> Array:
@@ -119,13 +120,14 @@ class Objective:
         along = self._by_feature(direction)
         return self._mean(self._of_stripes(partial(self._curvature, along)), direction)
 
-    def sample(self, rows: NDArray[np.intp]) -> Objective:
-        """The same ``C`` for some of the rows."""
-        weight = None if self._weight is None else self._weight[rows]
-        total = float(len(rows) if weight is None else weight.sum())
+    def sample(self, rows: NDArray[np.intp] | slice) -> Objective:
+        """The same ``C`` for some of the rows; a slice of dense features is not copied."""
+        weight = None if self._weight is None else np.ascontiguousarray(self._weight[rows])
+        target = np.ascontiguousarray(self.target[rows])
+        total = float(len(target) if weight is None else weight.sum())
         return Objective(
             self.features[rows],
-            self.target[rows],
+            target,
             self.n_classes,
             weight=weight,
             l2=self.l2 * self.total_weight / total,
@@ -178,6 +180,10 @@ class Objective:
         gap = duality_gap(parameters[live], value, gradient[live], self.l2, means)
         return gap + 2 * dead
 
+    def laid_out(self, parameters: Array) -> Array:
+        """In the order of memory that gradients have: feature by feature for sparse features."""
+        return np.array(parameters, order="C" if isinstance(self.features, np.ndarray) else "F")
+
     def _by_feature(self, parameters: Array) -> Array:
         """(D + 1, K), as the kernels want weights."""
         dtype = np.float64 if self.precise else self.dtype
@@ -187,11 +193,20 @@ class Objective:
 
     def _mean(self, sums: list[Array], parameters: Array) -> Array:
         """The mean of the stripes' sums, and the penalty's part."""
-        total = sums[0]
-        for more in sums[1:]:
-            total += more
-        mean = total[-len(parameters) :, : self.shape[1]] / self.total_weight
-        mean[:, : self.n_features] += self.l2 * parameters[:, : self.n_features]
+        mean = self.laid_out(np.empty(self.shape))
+
+        def add(start: int, stop: int) -> None:
+            part = mean[:, start:stop]
+            parts = [each[-len(parameters) :, start:stop] for each in sums]
+            np.copyto(part, parts[0])
+            for more in parts[1:]:
+                part += more
+            part /= self.total_weight
+            features = slice(start, min(stop, self.n_features))
+            coefficients = parameters[:, features]
+            part[:, : coefficients.shape[1]] += self.l2 * coefficients
+
+        threads.over_rows(add, self.shape[1], mean.nbytes * len(sums))
         return mean
 
     def _loss(self, weights: Array, start: int, stop: int) -> tuple[float, Array]:
@@ -258,16 +273,29 @@ class Objective:
         return ClassMeans(frequency, features)
 
     def _class_sums(self, start: int, stop: int) -> tuple[Array, Array]:
-        n = stop - start
-        weight = np.ones(n) if self._weight is None else self._weight[start:stop]
+        frequency = np.zeros(self.n_classes)
+        features = np.zeros((self.n_classes, self.n_features))
+        step = max(1, int(_PRECISE_BYTES // (8 * self.feature_count / self.n_rows + 1)))
+        for a in range(start, stop, step):
+            some = slice(a, min(a + step, stop))
+            target = self._weighted_targets(some)
+            frequency += np.asarray(target.sum(axis=0))
+            part = target.T @ self.features[some]
+            features += part.toarray() if sp.issparse(part) else part
+        return frequency, features
+
+    def _weighted_targets(self, some: slice) -> Any:
+        n = len(self.target[some])
+        weight = np.ones(n) if self._weight is None else self._weight[some]
         if self.target.ndim == 1:
-            at = (weight, self.target[start:stop], np.arange(n + 1))
-            target: Any = sp.csr_array(at, shape=(n, self.n_classes))
-        else:
-            target = self.target[start:stop] * weight[:, None]
-        features = target.T @ self.features[start:stop]
-        dense: Array = features.toarray() if sp.issparse(features) else features
-        return np.asarray(target.sum(axis=0), dtype=np.float64), dense
+            at = (weight, self.target[some], np.arange(n + 1))
+            return sp.csr_array(at, shape=(n, self.n_classes))
+        return self.target[some] * weight[:, None]
+
+
+def dot(a: Array, b: Array) -> float:
+    """The sum of products of parameters, in whatever order of memory without a copy."""
+    return float(np.einsum("kd,kd->", a, b))
 
 
 def _stripes(X: Any, n_classes: int, size: int) -> list[tuple[int, int]]:

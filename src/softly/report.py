@@ -21,7 +21,7 @@ from softly.functions import log_softmax, softmax
 if TYPE_CHECKING:
     from softly.models import Model
     from softly.tables import Schema
-    from softly.training import Training
+    from softly.training import Search, Training
 
 Array = NDArray[Any]
 
@@ -152,6 +152,8 @@ def training_to_dict(training: Training) -> dict[str, Any]:
         "frequencies": model.frequencies.tolist(),
         "passes": model.classifier.n_passes_,
         "objective": model.classifier.objective_,
+        "C": model.classifier.C,
+        "search": asdict(training.search) if training.search else None,
         "converged": training.converged,
         "held_out": training.evaluation.to_dict(),
         "weights": weights(model, most=20),
@@ -188,6 +190,8 @@ def draw_training(console: Console, training: Training) -> None:
     )
     if training.unlabelled:
         console.print(f"{_rows(training.unlabelled)} without a target, left out of the training.")
+    if training.search:
+        console.print(Text(_choice(training.search)))
     for column in left_out[:_MOST_LEFT_OUT]:
         console.print(Text(f"Left out: {column.name} ({column.kind}: {column.why})"))
     if len(left_out) > _MOST_LEFT_OUT:
@@ -196,6 +200,15 @@ def draw_training(console: Console, training: Training) -> None:
     draw_evaluation(console, training.evaluation, "held-out rows")
     console.print()
     _draw_weights(console, model)
+
+
+def _choice(search: Search) -> str:
+    best = search.Cs.index(search.C)
+    return (
+        f"C = {search.C:.3g}, the best of {len(search.Cs)} by cross-validation: log loss "
+        f"{search.log_loss[best]:.4f} ± {search.standard_error[best]:.4f} "
+        f"({search.folds} folds of {_rows(search.rows)})."
+    )
 
 
 def _rows(count: int) -> str:

@@ -14,18 +14,23 @@ import polars as pl
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from softly import features, tables
 from softly.classifier import SoftmaxClassifier
+from softly.classifier_cv import SearchStep, SoftmaxClassifierCV
 from softly.errors import TableError
 from softly.features import Matrix
 from softly.models import Model
 from softly.report import Evaluation, evaluate
-from softly.solvers import Pass
+from softly.solvers.result import Pass
 from softly.tables import Schema
 
 _BATCH = 65_536  # rows scored at a time
+_FOLDS = 5
+# Rows that C is chosen on. It says how large the coefficients are, not how many rows there are, so
+# that a sample shows it, in a time that has a bound.
+_SEARCH_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,31 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class Search:
+    """How C was chosen.
+
+    Attributes
+    ----------
+    C : float
+        The one chosen.
+    Cs : list of float
+        Those tried.
+    log_loss, standard_error : list of float
+        Of each C, by cross-validation.
+    folds : int
+    rows : int
+        How many rows the folds share.
+    """
+
+    C: float
+    Cs: list[float]
+    log_loss: list[float]
+    standard_error: list[float]
+    folds: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Training:
     """A trained model and what is to be said about its training.
 
@@ -70,6 +100,8 @@ class Training:
         How many rows had no target, and were left out.
     converged : bool
         Whether the solver reached its tolerance.
+    search : Search or None
+        None where C was given, or the rows were too few to choose it.
     """
 
     model: Model
@@ -77,6 +109,7 @@ class Training:
     rows: int
     unlabelled: int
     converged: bool
+    search: Search | None = None
 
 
 def prepare(
@@ -129,21 +162,27 @@ def prepare(
 def fit(
     prepared: Prepared,
     *,
-    C: float = 1.0,
+    C: float | None = None,
     max_iter: int = 100,
-    on_pass: Callable[[Pass], None] | None = None,
+    on_step: Callable[[Pass | SearchStep], None] | None = None,
 ) -> Training:
     """Train a softmax classifier and score it on rows it did not see.
 
     Parameters
     ----------
     prepared : Prepared
-    C, max_iter
+    C : float, optional
+        As for `SoftmaxClassifier`; if none is given, the one of ten that has the best log loss by
+        cross-validation in five folds of the rows, or of 20,000 of them, of every class its share.
+    max_iter : int
         As for `SoftmaxClassifier`.
-    on_pass : callable, optional
-        Is given each pass over the data.
+    on_step : callable, optional
+        Is given each step of the search for C, then each pass of the fit over the data.
     """
-    classifier = SoftmaxClassifier(C=C, max_iter=max_iter, verbose=on_pass or False)
+    search = _search(prepared, max_iter, on_step) if C is None else None
+    classifier = SoftmaxClassifier(
+        C=search.C if search else C or 1.0, max_iter=max_iter, verbose=on_step or False
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         classifier.fit(prepared.matrix, prepared.target)
@@ -158,7 +197,47 @@ def fit(
         rows=len(prepared.target),
         unlabelled=prepared.unlabelled,
         converged=not any(issubclass(w.category, ConvergenceWarning) for w in caught),
+        search=search,
     )
+
+
+def _search(
+    prepared: Prepared, max_iter: int, on_step: Callable[[Pass | SearchStep], None] | None
+) -> Search | None:
+    """Choose C; None if the rows do not leave each fold two classes to train on."""
+    rows = _stratified(prepared.target, _SEARCH_ROWS)
+    target = prepared.target[rows]
+    counts = np.sort(np.bincount(target, minlength=len(prepared.classes)))
+    if counts[-2] < 2:
+        return None
+    folds = min(_FOLDS, int(counts[-1]))
+    matrix = prepared.matrix if len(rows) == len(prepared.target) else prepared.matrix[rows]
+    search = SoftmaxClassifierCV(
+        # Shuffled, as the rows held out are: tables come in some order.
+        cv=StratifiedKFold(folds, shuffle=True, random_state=0),
+        max_iter=max_iter,
+        verbose=on_step or False,
+    )
+    with warnings.catch_warnings():
+        # Of a class with fewer rows than folds, and of fits that stopped short: C is good enough.
+        warnings.simplefilter("ignore", UserWarning)
+        search.fit(matrix, target)
+    return Search(
+        C=search.C_,
+        Cs=search.Cs_.tolist(),
+        log_loss=(-search.mean_scores_[0]).tolist(),
+        standard_error=search.standard_errors_[0].tolist(),
+        folds=folds,
+        rows=len(rows),
+    )
+
+
+def _stratified(target: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    """All rows, or so many of them, of every class its share, in the order of the table."""
+    if len(target) <= most:
+        return np.arange(len(target))
+    by_class = np.argsort(target, kind="stable")
+    return np.sort(by_class[np.linspace(0, len(target) - 1, most).astype(np.intp)])
 
 
 def _check_test(test: pl.DataFrame, schema: Schema, classes: NDArray[np.str_]) -> None:

@@ -7,6 +7,7 @@ each product, on processors that others need.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -32,19 +33,35 @@ class _OneBlasThread:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
-        self._limit: Any = None
+        self._before: list[int] = []
 
     def __enter__(self) -> None:
         with self._lock:
             if self._users == 0:
-                self._limit = _blas().limit(limits=1)
+                self._before = [library.num_threads for library in _blas().lib_controllers]
+                _set_threads([1] * len(self._before))
             self._users += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                self._limit.restore_original_limits()
+                _set_threads(self._before)
+
+
+def _set_threads(counts: list[int]) -> None:
+    for library, count in zip(_blas().lib_controllers, counts, strict=True):
+        _threads_setter(library)(count)
+
+
+@cache
+def _threads_setter(library: Any) -> Callable[[int], None]:
+    """OpenBLAS's own: threadpoolctl lets one thread of a process set it, and others in vain."""
+    for prefix, suffix in itertools.product(("scipy_", ""), ("64_", "_64", "")):
+        name = f"{prefix}openblas_set_num_threads{suffix}"
+        if library.internal_api == "openblas" and hasattr(library.dynlib, name):
+            return getattr(library.dynlib, name)  # type: ignore[no-any-return]
+    return library.set_num_threads  # type: ignore[no-any-return]
 
 
 @cache

@@ -52,7 +52,8 @@ def bound(hessian: Array, gradient: Array, longest: float) -> float:
     The loss is self-concordant-like (Bach, 2010): along any d its third derivative is at most M
     times its second, with M the widest range of a row's scores d x_i. Let
     :math:`\nu^2 = g^\top H^{-1} g` and let :math:`\rho` be such that for all d
-    :math:`M \le \rho \sqrt{d^\top H d}`. Integration from the point at hand gives, where :math:`\nu \rho < 1`,
+    :math:`M \le \rho \sqrt{d^\top H d}`. Integration from the point at hand gives, where
+    :math:`\nu \rho < 1`,
 
     .. math:: F - F^* \le \frac{\nu\rho + (1 - \nu\rho) \log(1 - \nu\rho)}{\rho^2}
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softly.kernels.blas import one_blas_thread
-from softly.objective import Objective
+from softly.objective import Objective, dot
 from softly.solvers import decrement
-from softly.solvers.preconditioners import Inverse, Preconditioner, choose
+from softly.solvers.preconditioners import Inverse, Preconditioner, choose, cost_of_pass
 from softly.solvers.result import Pass, Result
 
 Array = NDArray[Any]
@@ -20,6 +20,7 @@ OnPass = Callable[[Pass], None] | None
 
 _SAMPLE_BYTES = 1 << 24
 _FEWEST_ROWS = 1000
+_NUMBERS_A_PARAMETER = 4
 _GROWTH = 8  # a sample has so many times the rows of the one before
 _MOST_FACTOR_ROWS = 1 << 14
 _FACTOR_BYTES = 1 << 22  # of their probabilities
@@ -28,6 +29,7 @@ _MOST_SAMPLE_STEPS = 25
 _LOOSEST = 0.3  # how much of the gradient conjugate gradients may leave
 _MOST_PRODUCTS = 250
 _MOST_INTERCEPT_STEPS = 3
+_SURELY = 0.1  # of the tolerance: as near as this by Newton's own measure
 _LEAST_TOL = 1e-9  # is reached where rounding hides any further progress
 _MOST_BLIND_STEPS = 8
 _ENOUGH = 1e-4  # of the decrease that the slope promises (Armijo)
@@ -39,9 +41,12 @@ def newton(
     *,
     tol: float,
     max_iter: int,
+    proof: bool = True,
     on_pass: OnPass = None,
 ) -> Result:
     """Minimise until the objective is proven to be within `tol` of its minimum, as a part of it.
+
+    Without `proof`, until Newton's method itself promises no more than that.
 
     Each step solves Newton's equations as far as it pays (Dembo and Steihaug, 1983), by conjugate
     gradients whose preconditioner is made from a sample of the rows. From zero, samples of growing
@@ -50,26 +55,27 @@ def newton(
     penalty.
     """
     with one_blas_thread:  # its own threads wait for each other at every small product
-        return _newton(objective, start, tol, max_iter, on_pass)
+        return _newton(objective, start, tol, max_iter, proof, on_pass)
 
 
 def _newton(
-    objective: Objective, start: Array, tol: float, max_iter: int, on_pass: OnPass
+    objective: Objective, start: Array, tol: float, max_iter: int, proof: bool, on_pass: OnPass
 ) -> Result:
-    parameters = start - start.mean(axis=0) if len(start) > 1 else start
+    parameters = objective.laid_out(_centred(start))
     samples, read, factored = _samples(objective), 0.0, None
     n = len(samples[-1]) if samples else objective.n_rows
-    preconditioner = choose(objective, min(n, _most_rows(objective)))
-    for rows in samples:
+    ladder = choose(objective, min(n, _most_rows(objective)), n)
+    is_warm = bool(start.any())
+    for rows in samples[-1:] if is_warm else samples:
         sample = objective.sample(rows)
-        factored = _some_rows(sample)
-        if not start.any():
-            parameters = _on_sample(sample, factored, preconditioner, parameters, max_iter)
+        factored = _some_rows(sample, ladder[0].rows)
+        if not is_warm:
+            parameters = _on_sample(sample, factored, ladder, parameters, max_iter)
             read += sample.n_passes * sample.n_rows / objective.n_rows
         del sample  # before the next is made
-    factored = factored or _some_rows(objective)
-    descent = _Descent(objective, factored, preconditioner, parameters, on_pass, read)
-    converged = descent.run(tol, max_iter)
+    factored = factored or _some_rows(objective, ladder[0].rows)
+    descent = _Descent(objective, factored, ladder, parameters, on_pass, read)
+    converged = descent.run(tol, max_iter, proof)
     gap = descent.gap()
     return Result(
         parameters=descent.parameters,
@@ -88,10 +94,11 @@ def _samples(objective: Objective) -> list[NDArray[np.intp]]:
     used = None if objective.weight is None else np.flatnonzero(objective.weight)
     n = objective.n_rows if used is None else len(used)
     size = min(n // _GROWTH, int(_SAMPLE_BYTES * n / max(objective.feature_bytes, 1)))
-    random, samples = np.random.RandomState(0), []
-    while size >= _FEWEST_ROWS:
-        at = (np.arange(size) + random.random_sample(size)) * (n / size)
-        rows = np.minimum(at.astype(np.intp), n - 1)
+    samples = []
+    # A sample of less than its parameters would not be read much faster than they are.
+    numbers, parameters = objective.feature_count / n, objective.n_classes * objective.n_features
+    while size >= max(_FEWEST_ROWS, _NUMBERS_A_PARAMETER * parameters / max(numbers, 1)):
+        rows = _spread(n, size)
         samples.append(rows if used is None else used[rows])
         size //= _GROWTH
     return samples[::-1]
@@ -100,12 +107,12 @@ def _samples(objective: Objective) -> list[NDArray[np.intp]]:
 def _on_sample(
     sample: Objective,
     factored: Objective,
-    preconditioner: Preconditioner,
+    ladder: list[Preconditioner],
     parameters: Array,
     max_iter: int,
 ) -> Array:
     """Down to where the sample's own choice of rows matters more than what is left."""
-    descent = _Descent(sample, factored, preconditioner, parameters, None)
+    descent = _Descent(sample, factored, ladder, parameters, None)
     while descent.steps < min(max_iter, _MOST_SAMPLE_STEPS):
         if not descent.step() or descent.promised <= _ROUGHLY * descent.value:
             break
@@ -126,7 +133,7 @@ class _Descent:
         self,
         objective: Objective,
         sample: Objective,
-        preconditioner: Preconditioner,
+        ladder: list[Preconditioner],
         parameters: Array,
         on_pass: OnPass,
         read: float = 0.0,
@@ -138,29 +145,36 @@ class _Descent:
         self._on_pass = on_pass
         self._read_before = read
         self._sample = sample
-        self.preconditioner = preconditioner
+        self.preconditioner, *self._better = ladder
         self._inverse: Inverse | None = None
-        self._spent = np.inf  # multiplications since that was made
+        self._spent = 0.0  # multiplications since that was made
+        self._spent_on_this = 0.0  # and since there was a better kind
         self._first_size = 0.0
         self._gap: float | None = None
         self._blind_steps = 0
         self.value, self.gradient = self._evaluate(parameters)
 
-    def run(self, tol: float, max_iter: int) -> bool:
-        """Steps until it is proven to be near enough; False if that was not reached."""
+    def run(self, tol: float, max_iter: int, proof: bool) -> bool:
+        """Steps until it is near enough, proven if asked; False if that was not reached."""
         while not self._is_near(tol):
+            if not proof and self.promised <= tol * self.value:
+                return True
+            if self.promised <= _SURELY * tol * self.value and self._is_rough():
+                # What is left is to prove it, and float32 may hide that.
+                self._more_precisely()
+                continue
             if self._cheap_gap() <= tol and self._settle_intercepts(tol):
                 return True
             if self.steps >= max_iter:
                 return False
-            if not self.step(tol):
+            if not self.step(tol, proof):
                 return self._is_near(max(tol, _LEAST_TOL))
         return True
 
-    def step(self, tol: float = 0.0) -> bool:
+    def step(self, tol: float = 0.0, proof: bool = True) -> bool:
         """One step down; False if there is no further."""
-        direction = self._direction(tol)
-        slope = float(np.vdot(self.gradient, direction))
+        direction = self._direction(tol, proof)
+        slope = dot(self.gradient, direction)
         self.promised = -slope / 2
         if not slope < 0:
             return self._more_precisely()
@@ -203,7 +217,7 @@ class _Descent:
         of_features = gradient[:, : self.objective.n_features]
         if self.objective.l2 == 0:
             return np.inf
-        return float(np.vdot(of_features, of_features)) / (2 * self.objective.l2 * value)
+        return dot(of_features, of_features) / (2 * self.objective.l2 * value)
 
     def _evaluate(self, parameters: Array) -> tuple[float, Array]:
         value, gradient = self.objective.value_and_gradient(parameters)
@@ -212,20 +226,20 @@ class _Descent:
             self._on_pass(Pass(self.read(), value, gap))
         return value, gradient
 
-    def _direction(self, tol: float) -> Array:
+    def _direction(self, tol: float, proof: bool) -> Array:
         """Newton's, as nearly as it pays."""
         inverse = self._preconditioned()
         image = _centred(inverse(self.gradient))
-        size = float(np.sqrt(np.vdot(self.gradient, image)))
+        size = float(np.sqrt(dot(self.gradient, image)))
         self._first_size = self._first_size or size
         leave = min(_LOOSEST, float(np.sqrt(size / self._first_size)))
         if 0 < tol < (gap := self._cheap_gap()) < np.inf:  # what is left must be proven too
             leave = max(leave, 0.3 * float(np.sqrt(tol / gap)))
         direction, products = _conjugate_gradients(
-            self.objective.curvature_along, self.gradient, image, inverse, leave
+            *(self.objective.curvature_along, self.gradient, image, inverse, leave),
+            enough=0.0 if proof else 0.5 * tol * self.value,
         )
-        k, d = self.objective.shape
-        self._spent += 2.0 * self.objective.n_rows * k * d * (products + 1)
+        self._spent += cost_of_pass(self.objective) * (products + 1)
         return direction
 
     def _settle_intercepts(self, tol: float) -> bool:
@@ -264,13 +278,28 @@ class _Descent:
         return curvature / self._sample.total_weight
 
     def _preconditioned(self) -> Inverse:
-        """The preconditioner, made again when passes have cost as much as making it."""
-        if self._inverse is None or self._spent >= self.preconditioner.cost:
-            if self._sample is not self.objective:
-                self._sample.value_and_gradient(self.parameters)
-            self._inverse = self.preconditioner.make(self._sample)
-            self._spent = 0.0
+        """The preconditioner, made again when passes have cost as much as making it.
+
+        And a better kind, when they have cost twice as much as making that.
+        """
+        if self._inverse is not None and self._spent < self.preconditioner.cost:
+            return self._inverse
+        self._spent_on_this += self._spent
+        while self._better and self._spent_on_this >= 2 * self._better[0].cost:
+            self.preconditioner, self._spent_on_this = self._better.pop(0), 0.0
+            self._sample = self._more_rows()
+        if self._sample is not self.objective:
+            self._sample.value_and_gradient(self.parameters)
+        self._inverse = self.preconditioner.make(self._sample)
+        self._spent = 0.0
         return self._inverse
+
+    def _more_rows(self) -> Objective:
+        """A larger sample, if the preconditioner wants one."""
+        n, wanted = self.objective.n_rows, self.preconditioner.rows
+        if wanted < 2 * self._sample.n_rows:
+            return self._sample
+        return self.objective if wanted >= n else self.objective.sample(_spread(n, wanted))
 
     def _search(self, direction: Array, slope: float) -> _Step | None:
         """How far to go along a direction: all the way, or back by parabolas."""
@@ -280,7 +309,7 @@ class _Descent:
             value, gradient = self._evaluate(parameters)
             if -slope <= self._rounding():  # values cannot tell any more, but slopes may
                 self._blind_steps += 1
-                is_less = abs(float(np.vdot(gradient, direction))) <= 0.5 * abs(slope)
+                is_less = abs(dot(gradient, direction)) <= 0.5 * abs(slope)
                 if is_less and self._blind_steps <= _MOST_BLIND_STEPS:
                     return _Step(parameters, value, gradient)
                 return None
@@ -296,10 +325,14 @@ class _Descent:
 
     def _more_precisely(self) -> bool:
         """Go on in float64, if this was float32; False if there is nothing more precise."""
-        done = self.objective.precise or self.objective.dtype == np.float64
+        was_rough = self._is_rough()
         self.objective.precise = True
         self.value, self.gradient = self._evaluate(self.parameters)
-        return not done
+        self._gap = None
+        return was_rough
+
+    def _is_rough(self) -> bool:
+        return not self.objective.precise and self.objective.dtype == np.float32
 
     def _rounding(self) -> float:
         """How far values may differ by rounding alone."""
@@ -307,38 +340,55 @@ class _Descent:
         return 64 * float(np.finfo(dtype).eps) * abs(self.value)
 
 
-def _some_rows(sample: Objective) -> Objective:
-    """As many rows as a preconditioner gains by."""
-    n = _most_rows(sample)
-    if sample.n_rows <= n:
+def _some_rows(sample: Objective, n: int) -> Objective:
+    """The rows that a preconditioner is made of, no more than n."""
+    is_sparse = not isinstance(sample.features, np.ndarray)
+    if sample.n_rows <= n or (is_sparse and sample.probabilities is not None):
         return sample
-    return sample.sample((np.arange(n) * (sample.n_rows / n)).astype(np.intp))
+    return sample.sample(slice(None, None, -(-sample.n_rows // n)))
+
+
+def _spread(n: int, size: int) -> NDArray[np.intp]:
+    """Rows from every stretch of the data, at random within it."""
+    at = (np.arange(size) + np.random.RandomState(0).random_sample(size)) * (n / size)
+    return np.minimum(at.astype(np.intp), n - 1)
 
 
 def _most_rows(objective: Objective) -> int:
     row_bytes = objective.n_classes * objective.dtype.itemsize
-    return max(1, min(_MOST_FACTOR_ROWS, _FACTOR_BYTES // row_bytes))
+    return int(max(1, min(_MOST_FACTOR_ROWS, _FACTOR_BYTES // row_bytes)))
 
 
 def _conjugate_gradients(
-    product: Callable[[Array], Array], gradient: Array, image: Array, inverse: Inverse, leave: float
+    product: Callable[[Array], Array],
+    gradient: Array,
+    image: Array,
+    inverse: Inverse,
+    leave: float,
+    enough: float,
 ) -> tuple[Array, int]:
-    """Solve H d = -g until `leave` of the residual is left; and how many products that took."""
+    """Solve H d = -g until `leave` of the residual is left; and how many products that took.
+
+    Or until as many products again, lowering the quadratic as the last did, would by less than
+    `enough` (Nash and Sofer, 1990).
+    """
     direction = np.zeros_like(gradient)
     residual, along = -gradient, -image
-    size = first = float(np.vdot(gradient, image))
+    size = first = dot(gradient, image)
     products = 0
     while products < _MOST_PRODUCTS:
         products += 1
         curved = product(along)
-        curvature = float(np.vdot(along, curved))
+        curvature = dot(along, curved)
         if not curvature > 0:
             break
         length = size / curvature
         direction += length * along
+        if products * length * size / 2 <= enough:
+            break
         residual -= length * curved
         image = _centred(inverse(residual))
-        left = float(np.vdot(residual, image))
+        left = dot(residual, image)
         if not left > leave**2 * first:
             break
         along = image + (left / size) * along

@@ -23,37 +23,61 @@ Array = NDArray[Any]
 Inverse = Callable[[Array], Array]
 
 _BLOCK, _BLOCK_NUMBERS = 1024, 1 << 17  # rows, and what they may hold of features or classes
-_MOST_STRIPES, _STRIPE_BYTES = 8, 1 << 25
+_MOST_STRIPES, _STRIPE_BYTES = 8, 1 << 24
+_PRODUCT = 0.3  # what a multiplication in a large product costs beside one in a pass
 _SMALL = 300  # parameters, whose Hessian is always worth its making
 _BYTES = 1 << 24  # of the largest inverse that is held
 
 
 @dataclass(frozen=True)
 class Preconditioner:
-    """How to make one, and what that costs in multiplications."""
+    """How to make one, of how many rows, and what that costs in multiplications."""
 
     name: str
     make: Callable[[Objective], Inverse]
+    rows: int
     cost: float
 
 
-def choose(objective: Objective, rows: int) -> Preconditioner:
-    """What is worth its making, from so many rows, beside passes over the whole objective."""
+def choose(objective: Objective, rows: int, most_rows: int) -> list[Preconditioner]:
+    """What is worth its making beside passes over the rows, from `rows`; then what may become so.
+
+    Some `most_rows` can be copied; or all are taken, where they lie.
+    """
     k, d = objective.shape
-    n = objective.n_rows
+    a_pass = cost_of_pass(objective)
+    ladder = [Preconditioner("diagonal", diagonal, rows, a_pass * rows / objective.n_rows)]
     if not isinstance(objective.features, np.ndarray):
-        return Preconditioner("diagonal", diagonal, 2.0 * rows * k)
-    a_pass = 2.0 * n * k * d
-    whole = rows * (k * d) ** 2 / 2 + (k * d) ** 3 / 3
-    if k * d <= _SMALL or (8 * (k * d) ** 2 <= _BYTES and whole <= 8 * a_pass):
-        return Preconditioner("Hessian", hessian, whole)
-    each = rows * k * d**2 + k * d**3
-    if 8 * k * d**2 <= _BYTES and each <= 4 * a_pass:
-        return Preconditioner("Hessian of each class", blocks, each)
-    factors = rows * d**2 / 2 + 30 * d**3
-    if 8 * d**2 <= _BYTES and factors <= 60 * a_pass:
-        return Preconditioner("Kronecker factors", kronecker, factors)
-    return Preconditioner("diagonal", diagonal, 2.0 * rows * k * d)
+        return ladder
+    by_factors = _PRODUCT * rows * d**2 + 30 * d**3
+    by_class = _PRODUCT * rows * k * d**2 + k * d**3
+    whole, room = _cost_of_hessian(objective, rows), (k * d) ** 2
+    first = 0
+    for made, numbers, most_passes in (
+        (Preconditioner("Kronecker factors", kronecker, rows, by_factors), 0, 60),
+        (Preconditioner("Hessian of each class", blocks, rows, by_class), k * d**2, 4),
+        (Preconditioner("Hessian", hessian, rows, whole), room, np.inf if k * d <= _SMALL else 8),
+    ):
+        if 8 * numbers <= _BYTES:
+            ladder.append(made)
+            first = len(ladder) - 1 if made.cost <= most_passes * a_pass else first
+    if 8 * room <= _BYTES:
+        n = objective.n_rows if objective.probabilities is not None else most_rows
+        for more in (most_rows, n):
+            if more >= 2 * ladder[-1].rows:
+                cost = _cost_of_hessian(objective, more)
+                ladder.append(Preconditioner("Hessian", hessian, more, cost))
+    return ladder[first:]
+
+
+def _cost_of_hessian(objective: Objective, rows: int) -> float:
+    k, d = objective.shape
+    return _PRODUCT * rows * (k * d) ** 2 + (k * d) ** 3 / 3
+
+
+def cost_of_pass(objective: Objective) -> float:
+    """Multiplications in a value with its gradient, or in a product with the Hessian."""
+    return 2.0 * objective.feature_count * objective.shape[0]
 
 
 def hessian(objective: Objective) -> Inverse:
@@ -63,7 +87,7 @@ def hessian(objective: Objective) -> Inverse:
     if k > 1:  # a constant for all classes changes no probability
         shift = total.trace() / (k * k * d)
         total.reshape(k, d, k, d)[:, np.arange(d), :, np.arange(d)] += shift
-    solve = _solver(total)
+    solve = solver_of(total)
     return _for_centred(objective, lambda g: solve(g.ravel()).reshape(k, d))
 
 
@@ -101,7 +125,7 @@ def blocks(objective: Objective) -> Inverse:
     (own,) = _sums(objective, add, (k, d, d))
     own /= objective.total_weight
     own[:, np.arange(d), np.arange(d)] += _penalties(objective)
-    solvers = [_solver(each) for each in own]
+    solvers = [solver_of(each) for each in own]
     return _for_centred(
         objective, lambda g: np.stack([f(row) for f, row in zip(solvers, g, strict=True)])
     )
@@ -123,7 +147,7 @@ def kronecker(objective: Objective) -> Inverse:
     values, vectors = np.linalg.eigh(classes / objective.total_weight)
     lengths, axes = np.linalg.eigh(features / max(classes.trace(), np.finfo(float).tiny))
     curvature = np.outer(np.maximum(values, 0), np.maximum(lengths, 0))
-    curvature += max(objective.l2, _floor(curvature, 1e-9))
+    curvature += max(objective.l2, _floor(curvature, float(np.finfo(objective.dtype).eps)))
 
     def inverse(g: Array) -> Array:
         product: Array = vectors @ ((vectors.T @ g @ axes) / curvature) @ axes.T
@@ -146,7 +170,7 @@ def diagonal(objective: Objective) -> Inverse:
     total[:, objective.n_features :] = slope.sum(axis=0, dtype=np.float64)[:, None]
     total /= objective.total_weight
     total += _penalties(objective)
-    total = np.maximum(total, _floor(total, 1e-12))
+    total = objective.laid_out(np.maximum(total, _floor(total, 1e-12)))
     return lambda g: g / total
 
 
@@ -222,7 +246,7 @@ def _floor(curvature: Array, share: float) -> float:
     return max(share * float(curvature.max()), float(np.finfo(float).tiny))
 
 
-def _solver(matrix: Array) -> Inverse:
+def solver_of(matrix: Array) -> Inverse:
     """Solves with a matrix that would be positive definite but for rounding."""
     scale = 1 / np.sqrt(np.maximum(matrix.diagonal(), _floor(matrix.diagonal(), 1e-14)))
     scaled = matrix * scale[:, None] * scale
