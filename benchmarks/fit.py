@@ -25,13 +25,15 @@ from benchmarks.measure import duration, table
 
 GAPS = (1e-3, 1e-4, 1e-6)
 BAR_GAP = 1e-4
-LEAST_LIMIT = 10.0  # seconds
-BEATEN = 2.5  # times the fastest peer: who takes longer is stopped
-IN_ALL = 2.0  # limits that all fits of one sweep may take together
+LEAST_LIMIT = 8.0  # seconds
+BEATEN = 2.0  # times the fastest peer: who takes longer is stopped
+IN_ALL = 1.5  # limits that all fits of one sweep may take together
 QUICK = 2.0  # seconds of a fit that is measured three times
 REPEATS = 3
 FINER = 2  # bisections between a tolerance that missed a gap and one that reached it
 STALLED = 3  # fits that end at the same objective, whatever the tolerance
+
+ENOUGH = "enough"  # was tried of one contender
 
 KEPT = Path(__file__).with_name("fit.json")
 PLOT = Path(__file__).with_name("fit.svg")
@@ -153,7 +155,7 @@ def sweep(contender: Contender, worker: Worker, optimum: float, limit: float) ->
         stalled = len(last) == STALLED and len(set(last)) == 1
         if found["ended"] or stalled or last[-1] <= near(optimum, min(GAPS)):
             break
-    if not worker.trouble and found["ended"] != CRASH:
+    if not worker.trouble and CRASH not in found["ended"]:
         refine(worker, efforts, optimum, limit)
     return found
 
@@ -167,7 +169,9 @@ def tried(
         return str(answer["trouble"])
     efforts.append({"tolerance": tolerance, "traces": [answer["trace"]]})
     spent = [end_of(effort)[0] for effort in efforts]
-    return LIMIT if spent[-1] > limit or sum(spent) > IN_ALL * limit else ""
+    if spent[-1] >= limit:
+        return LIMIT
+    return ENOUGH if sum(spent) > IN_ALL * limit else ""
 
 
 def refine(worker: Worker, efforts: list[Json], optimum: float, limit: float) -> None:
@@ -260,11 +264,12 @@ def steps_to(gap: float, found: Json, optimum: float) -> float | None:
 def longest(found: Json) -> float:
     """The longest fit that was tried; a contender that was stopped takes longer than that."""
     ends = [end_of(effort)[0] for effort in found["efforts"]]
-    return max([*ends, found["limit"]] if is_cut(found) else ends, default=0.0)
+    return max([*ends, found["limit"]] if found["ended"] == LIMIT else ends, default=0.0)
 
 
 def is_cut(found: Json) -> bool:
-    return bool(found["ended"] == LIMIT)
+    """Whether a longer fit was not tried, or not to its end."""
+    return found["ended"] in (LIMIT, ENOUGH)
 
 
 def least(found: Json) -> float:
@@ -277,7 +282,7 @@ def said(found: Json, optimum: float, gap: float = BAR_GAP) -> str:
     if seconds is not None:
         return duration(seconds)
     if is_cut(found):
-        return f"> {longest(found):.0f} s"
+        return f"> {duration(longest(found))}"
     if found["efforts"]:
         why = f" ({found['ended']})" if found["ended"] else ""
         return f"ends at {least(found) / optimum - 1:.0e}{why}"

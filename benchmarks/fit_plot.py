@@ -26,6 +26,7 @@ COLOURS = (
     "#7f7f7f",
     "#bcbd22",
     "#17becf",
+    "#e377c2",
 )
 
 

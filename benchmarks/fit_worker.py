@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import warnings
@@ -50,7 +51,7 @@ class Worker:
         try:
             self._process.stdin.write(f"{question}\n".encode())
         except BrokenPipeError:
-            return {"trouble": CRASH}
+            return {"trouble": self._crash()}
         return self._answer(limit + PATIENCE)
 
     def end(self) -> None:
@@ -64,8 +65,12 @@ class Worker:
             self.end()
             return {"trouble": LIMIT}
         line = self._process.stdout.readline()
-        answer: dict[str, Any] = json.loads(line) if line else {"trouble": CRASH}
+        answer: dict[str, Any] = json.loads(line) if line else {"trouble": self._crash()}
         return answer
+
+    def _crash(self) -> str:
+        status = self._process.wait()
+        return f"{CRASH}: {signal.Signals(-status).name if status < 0 else status}"
 
 
 def main(data: str, C: str, l1_ratio: str, name: str) -> None:

@@ -125,10 +125,8 @@ def blocks(objective: Objective) -> Inverse:
     (own,) = _sums(objective, add, (k, d, d))
     own /= objective.total_weight
     own[:, np.arange(d), np.arange(d)] += _penalties(objective)
-    solvers = [solver_of(each) for each in own]
-    return _for_centred(
-        objective, lambda g: np.stack([f(row) for f, row in zip(solvers, g, strict=True)])
-    )
+    inverses = _inverses(own)
+    return _for_centred(objective, lambda g: np.matmul(inverses, g[:, :, None])[:, :, 0])
 
 
 def kronecker(objective: Objective) -> Inverse:
@@ -248,14 +246,34 @@ def _floor(curvature: Array, share: float) -> float:
 
 def solver_of(matrix: Array) -> Inverse:
     """Solves with a matrix that would be positive definite but for rounding."""
-    scale = 1 / np.sqrt(np.maximum(matrix.diagonal(), _floor(matrix.diagonal(), 1e-14)))
-    scaled = matrix * scale[:, None] * scale
-    ridge = 1e-6
+    scaled, scale = _scaled(matrix)
+    factor = _with_ridge(scaled, scipy.linalg.cho_factor)
+    return lambda g: scale * scipy.linalg.cho_solve(factor, scale * g)
+
+
+def _inverses(matrices: Array) -> Array:
+    """Of many such matrices at once."""
+    scaled, scale = _scaled(matrices)
+    _with_ridge(scaled, np.linalg.cholesky)
+    inverses: Array = np.linalg.inv(scaled)
+    inverses *= scale[..., :, None]
+    inverses *= scale[..., None, :]
+    return inverses
+
+
+def _scaled(matrices: Array) -> tuple[Array, Array]:
+    """With ones on the diagonal, as far as there is curvature; and what that takes."""
+    curvature = np.diagonal(matrices, axis1=-2, axis2=-1)
+    scale = 1 / np.sqrt(np.maximum(curvature, _floor(curvature, 1e-14)))
+    return matrices * scale[..., :, None] * scale[..., None, :], scale
+
+
+def _with_ridge(scaled: Array, factor: Callable[[Array], Any]) -> Any:
+    """Cholesky's factor, with as little added to the diagonal as lets there be one."""
+    diagonal, ridge = np.arange(scaled.shape[-1]), 1e-6
     while True:
+        scaled[..., diagonal, diagonal] += ridge
         try:
-            scaled[np.diag_indices(len(scaled))] += ridge
-            factor = scipy.linalg.cho_factor(scaled)
+            return factor(scaled)
         except np.linalg.LinAlgError:
             ridge *= 10
-        else:
-            return lambda g: scale * scipy.linalg.cho_solve(factor, scale * g)
