@@ -152,5 +152,5 @@ def test_what_does_not_fit_together_is_refused():
         (X, weights, target, scale, 0, 9, np.empty((9, 2))),
         (X.T.copy().T, weights, target, scale, 0, 9, None),
     ):
-        with pytest.raises(ValueError, match="need|out of range"):
+        with pytest.raises(ValueError, match=r"need|out of range"):
             chosen.linear_loss(*wrong)
