@@ -64,19 +64,9 @@ def duality_gap(
     if means is None:
         return float(np.vdot(gradient, gradient)) / (2 * l2)
     W, b, G, g = parameters[:, :-1], parameters[:, -1], gradient[:, :-1], gradient[:, -1]
-    each = g if len(g) > 1 else np.array([-g[0], g[0]])
-    above = each > 0
-    if not above.any():  # they sum to 0
-        return float(np.vdot(G, G)) / (2 * l2)
     of_loss = G - l2 * W
     entropy = value - 0.5 * l2 * float(np.vdot(W, W)) - float(np.vdot(W, of_loss) + b @ g)
-    mean = means.frequency + each
-    share = float((each[above] / mean[above]).max())  # epsilon
-    q = np.maximum(mean - each / share, 0)
-    inner = q[q > 0]
-    q_entropy = -float(inner @ np.log(inner))
-    center = means.features.sum(axis=0)
-    B = of_loss + (means.features - np.outer(q, center))[-len(W) :]
+    share, B, q_entropy = _mixture(of_loss, g, means)
     rest = G - share * B
     gap = float(np.vdot(rest, rest)) / (2 * l2)
     gap += share * (float(np.vdot(W, B)) + entropy - q_entropy) + float(b @ g)
@@ -148,10 +138,12 @@ def elastic_net_gap(
 
 
 def _mixture(U: Array, g: Array, means: ClassMeans) -> tuple[float, Array, float]:
-    """Epsilon, B and H(q) of `duality_gap`, for a gradient of the intercepts that is not 0."""
+    """Epsilon, B and H(q) of `duality_gap`; no mixture where the intercepts miss nothing."""
     each = g if len(g) > 1 else np.array([-g[0], g[0]])
     mean = means.frequency + each
     above = each > 0
+    if not above.any():
+        return 0.0, np.zeros_like(U), 0.0
     share = float((each[above] / mean[above]).max())
     q = np.maximum(mean - each / share, 0)
     inner = q[q > 0]
