@@ -50,7 +50,8 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
     class_weight : dict, "balanced" or None, default=None
         Weight of each class; ``"balanced"`` weighs classes alike.
     tol : float, default=1e-4
-        The fit ends when no entry of the gradient of the mean loss exceeds this.
+        The fit ends when its objective is proven to be above its minimum by no more than this part
+        of itself.
     max_iter : int, default=100
         The most iterations; a fit that needs more warns with a `ConvergenceWarning`.
     warm_start : bool, default=False
@@ -66,16 +67,18 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
     intercept_ : ndarray of shape (K,) or (1,)
     n_iter_ : ndarray of shape (1,)
         Iterations of the solver.
-    n_passes_ : int
-        How often the data was read, the last one to three times for the proof of
-        `optimality_gap_`.
+    n_passes_ : float
+        How often the data was read, a sample of its rows counted as a part.
     objective_ : float
         The objective above, divided by C times the sum of the weights: the mean loss
         with its penalty.
     optimality_gap_ : float
-        How far `objective_` can be above its minimum, as a part of it. It is proven by the duality
-        gap, for the data and the weights of this fit: 1e-4 says that no coefficients whatever have
-        an objective more than 0.01 % below. ``inf`` for ``C=inf``, where there is no such proof.
+        How far `objective_` can be above its minimum, as a part of it. It is proven, for the data
+        and the weights of this fit: 1e-4 says that no coefficients whatever have an objective more
+        than 0.01 % below. ``inf`` where nothing is proven, as for ``C=inf`` with many coefficients
+        or with classes that a plane parts.
+    solver_ : str
+        The solver that was chosen, and what it was preconditioned by.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where `X` had column names.
