@@ -101,7 +101,8 @@ struct Layer {
   ptrdiff_t stride = 0;     // from row to row
   // Or only those that are not 0: x[row[i]] to x[row[i + 1]] are row i's, of these features.
   const void *feature = nullptr, *row = nullptr;
-  int index_bytes = 4;
+  int index_bytes = 4, number_bytes = 4;
+  bool is_packed = false;  // weights have their classes padded to whole lanes of doubles
 };
 
 // What rows of a layer are to be: a class each, or a share of every class.
@@ -111,17 +112,41 @@ struct Targets {
   const void* weight = nullptr;  // of each row
 };
 
-// Passes over rows start to stop of a layer, of float or double as the features are. Weights and
-// directions are feature by feature, the intercepts last. Sums are added to what stands there: class
-// by class, or for sparse rows feature by feature with the classes padded to lanes of doubles.
+// What a pass leaves behind: one of the two. A total is added to what stands there: class by class, or
+// for sparse rows feature by feature with the classes padded to lanes of doubles. Slopes are what
+// each row's scores add to it, padded likewise.
+struct Sums {
+  double* total = nullptr;
+  void* slopes = nullptr;
+};
+
+// Passes over rows start to stop of a layer, in float or double as the weights are. Weights and
+// directions are feature by feature, the intercepts last.
 struct Linear {
   // The sum of weighted losses, its gradient, and each row's probabilities unless they are null.
   double (*loss)(const Layer&, const void* weights, const Targets&, size_t start, size_t stop,
-                 double* gradient, void* probabilities);
+                 const Sums& gradient, void* probabilities);
   // The Hessian times a direction, at probabilities, or else at weights.
   void (*curvature)(const Layer&, const void* weights, const void* direction,
                     const void* probabilities, const void* weight, size_t start, size_t stop,
-                    double* product);
+                    const Sums& product);
+  // Adds scale times what slopes sum up to for features start to stop, whose columns are given as
+  // the rows of a layer, and for one more: the intercepts.
+  void (*gather)(const Layer& columns, size_t count, const void* slopes, size_t start, size_t stop,
+                 double scale, void* total, bool to_doubles);
+};
+
+// Quadratics with an L1 penalty, block by block.
+struct Descent {
+  // By the type of sparse rows: the Gram matrices of blocks of features, each row weighted, in zeros.
+  // Feature d is place[d] % size in block place[d] / size, and in none where that is below 0; the
+  // intercept is a feature of 1.
+  void (*grams[2])(const Layer&, size_t n, const int64_t* place, int64_t intercept,
+                   const double* weight, size_t count, size_t size, double* grams);
+  // Coordinate descent from y, where the quadratic has a slope; until a sweep's largest gain is the
+  // part `swept` of the first's.
+  void (*descend)(const double* matrix, size_t n, const double* l1, size_t most_sweeps,
+                  double swept, double* y, double* slope);
 };
 
 // For one processor level; all by type.
@@ -130,6 +155,7 @@ struct Level {
   const Losses* losses;
   SurveyTargets survey;
   const Linear* linear;
+  const Descent* descent;
 };
 
 }  // namespace softly

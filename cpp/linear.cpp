@@ -19,6 +19,7 @@ namespace {
 using softly::Grid;
 using softly::Layer;
 using softly::ptrdiff_t;
+using softly::Sums;
 using softly::Targets;
 using softly::View;
 
@@ -265,49 +266,57 @@ template <class T> class DenseRows {
   size_t features_;
 };
 
-// Rows of which only some features are not 0. Sums are feature by feature, each padded to whole
-// vectors of classes.
-template <class T, class I> class SparseRows {
+template <class N> inline Vector<double> wide_at(const N* x) {
+  if constexpr (sizeof(N) == sizeof(double))
+    return copied<Vector<double>>(x);
+  else
+    return as_doubles(copied<HalfVector>(x));
+}
+
+// f(vectors, first class) for up to four vectors of doubles at once.
+template <class F> [[gnu::always_inline]] inline void in_groups(size_t width, F f) {
+  size_t k = 0;
+  for (; k + 4 * native<double> <= width; k += 4 * native<double>) f(Index<4>(), k);
+  switch ((width - k) / native<double>) {
+    case 3: f(Index<3>(), k); break;
+    case 2: f(Index<2>(), k); break;
+    case 1: f(Index<1>(), k); break;
+  }
+}
+
+// Rows, stored as X, of which only some features are not 0. Sums are feature by feature, each padded
+// to `width` classes.
+template <class T, class I, class X> class SparseRows {
  public:
   using Number = T;
 
-  explicit SparseRows(const Layer& layer)
-      : x_(static_cast<const T*>(layer.x)), feature_(static_cast<const I*>(layer.feature)),
-        row_(static_cast<const I*>(layer.row)), features_(layer.features) {}
+  explicit SparseRows(const Layer& layer, size_t count = 0)
+      : x_(static_cast<const X*>(layer.x)), feature_(static_cast<const I*>(layer.feature)),
+        row_(static_cast<const I*>(layer.row)), features_(layer.features), count_(count) {}
 
-  static size_t width(size_t classes) { return whole_vectors<T>(classes); }
+  static size_t width(size_t classes) {
+    return (classes + lanes<double> - 1) / lanes<double> * lanes<double>;
+  }
   size_t tile_rows() const { return most_tile_rows; }
   void scores(size_t start, size_t n, const T* w, size_t width, T* s) const {
-    in_groups<T>(width, [&](auto vectors, size_t k) {
-      for (size_t i = 0; i < n; i++) {
-        T* row = s + i * width + k;
-        Vector<T> sum[vectors];
-        for (size_t v = 0; v < vectors; v++) sum[v] = copied<Vector<T>>(row + v * native<T>);
-        each_of(start + i, [&](T x, size_t feature) {
-          const T* weight = w + feature * width + k;
-          const auto all_x = splat<Vector<T>>(x);
-#pragma GCC unroll 4
-          for (size_t v = 0; v < vectors; v++)
-            sum[v] = fused(all_x, copied<Vector<T>>(weight + v * native<T>), sum[v]);
-        });
-        for (size_t v = 0; v < vectors; v++)
-          __builtin_memcpy(row + v * native<T>, &sum[v], sizeof(sum[v]));
-      }
-    });
+    size_t k = 0;
+    for (; k + 4 * native<T> <= width; k += 4 * native<T>) scores_of<4>(start, n, w, width, k, s);
+    switch ((width - k) / native<T>) {
+      case 3: scores_of<3>(start, n, w, width, k, s); break;
+      case 2: scores_of<2>(start, n, w, width, k, s); break;
+      case 1: scores_of<1>(start, n, w, width, k, s); break;
+      default:
+        if (k < width) scores_of<0>(start, n, w, width, k, s);
+    }
   }
-  void gradient(size_t start, size_t n, const T* r, size_t width, size_t classes,
-                double* g) const {
-    const size_t across = (classes + lanes<double> - 1) / lanes<double> * lanes<double>;
-    Numbers<double> slopes(across);
-    std::fill_n(static_cast<double*>(slopes), across, 0.0);
-    for (size_t i = 0; i < n; i++) {
-      std::copy_n(r + i * width, classes, static_cast<double*>(slopes));
-      in_groups<double>(across, [&](auto vectors, size_t k) {
+  void gradient(size_t start, size_t n, const T* r, size_t width, size_t, double* g) const {
+    for (size_t i = 0; i < n; i++)
+      in_groups(width, [&](auto vectors, size_t k) {
         Vector<double> slope[vectors];
         for (size_t v = 0; v < vectors; v++)
-          slope[v] = copied<Vector<double>>(slopes + k + v * native<double>);
+          slope[v] = wide_at(r + i * width + k + v * native<double>);
         const auto add = [&](double x, size_t feature) {
-          double* sum = g + feature * across + k;
+          double* sum = g + feature * width + k;
           const auto all_x = splat<Vector<double>>(x);
 #pragma GCC unroll 4
           for (size_t v = 0; v < vectors; v++) {
@@ -319,27 +328,73 @@ template <class T, class I> class SparseRows {
         each_of(start + i, add);
         add(1.0, features_);
       });
-    }
+  }
+  // scale times the sum of rows of r, each by what it is in this row; all of them in a last row.
+  template <class To>
+  void gather(size_t start, size_t stop, const T* r, size_t width, size_t classes, double scale,
+              To* to) const {
+    for (size_t i = start; i < stop; i++)
+      in_groups(width, [&](auto vectors, size_t k) {
+        Vector<double> sum[vectors] = {};
+        const auto add = [&](double x, size_t from) {
+          const auto all_x = splat<Vector<double>>(x);
+#pragma GCC unroll 4
+          for (size_t v = 0; v < vectors; v++)
+            sum[v] = fused(all_x, wide_at(r + from * width + k + v * native<double>), sum[v]);
+        };
+        if (i < count_)
+          each_of(i, add);
+        else
+          for (size_t from = 0; from < features_; from++) add(1.0, from);
+        double each[4 * native<double>];
+        __builtin_memcpy(each, sum, sizeof(sum));
+        for (size_t c = k; c < std::min(classes, k + vectors * native<double>); c++)
+          to[i * classes + c] += To(scale * each[c - k]);
+      });
   }
 
  private:
+  // Classes from k on: full vectors of them, and half of one where that is what is left.
+  template <size_t vectors>
+  void scores_of(size_t start, size_t n, const T* w, size_t width, size_t k, T* s) const {
+    if constexpr (sizeof(T) == 4 && many_registers && vectors < 4) {
+      if ((width - k) % native<T>) return add_scores<vectors, HalfVector>(start, n, w, width, k, s);
+    }
+    if constexpr (vectors > 0) add_scores<vectors, Nothing>(start, n, w, width, k, s);
+  }
+  struct Nothing {};
+  template <size_t vectors, class Rest>
+  void add_scores(size_t start, size_t n, const T* w, size_t width, size_t k, T* s) const {
+    constexpr bool has_rest = !std::is_same_v<Rest, Nothing>;
+    for (size_t i = 0; i < n; i++) {
+      T* row = s + i * width + k;
+      Vector<T> sum[vectors + 1];
+      Rest rest;
+#pragma GCC unroll 4
+      for (size_t v = 0; v < vectors; v++) sum[v] = copied<Vector<T>>(row + v * native<T>);
+      if constexpr (has_rest) rest = copied<Rest>(row + vectors * native<T>);
+      each_of(start + i, [&](T x, size_t feature) {
+        const T* weight = w + feature * width + k;
+        const auto all_x = splat<Vector<T>>(x);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < vectors; v++)
+          sum[v] = fused(all_x, copied<Vector<T>>(weight + v * native<T>), sum[v]);
+        if constexpr (has_rest)
+          rest = fused(splat<Rest>(x), copied<Rest>(weight + vectors * native<T>), rest);
+      });
+#pragma GCC unroll 4
+      for (size_t v = 0; v < vectors; v++)
+        __builtin_memcpy(row + v * native<T>, &sum[v], sizeof(sum[v]));
+      if constexpr (has_rest) __builtin_memcpy(row + vectors * native<T>, &rest, sizeof(rest));
+    }
+  }
   template <class F> [[gnu::always_inline]] inline void each_of(size_t row, F f) const {
     for (size_t j = size_t(row_[row]); j < size_t(row_[row + 1]); j++) f(x_[j], size_t(feature_[j]));
   }
-  // f(vectors, first class) for up to four vectors of classes at once.
-  template <class N, class F> [[gnu::always_inline]] static inline void in_groups(size_t width, F f) {
-    size_t k = 0;
-    for (; k + 4 * native<N> <= width; k += 4 * native<N>) f(Index<4>(), k);
-    switch ((width - k) / native<N>) {
-      case 3: f(Index<3>(), k); break;
-      case 2: f(Index<2>(), k); break;
-      case 1: f(Index<1>(), k); break;
-    }
-  }
 
-  const T* x_;
+  const X* x_;
   const I *feature_, *row_;
-  size_t features_;
+  size_t features_, count_;
 };
 
 // ---- a pass ----
@@ -365,8 +420,10 @@ template <class Rows> class Pass {
 
   Pass(const Layer& layer, const T* weights)
       : layer_(layer), classes_(layer.classes), width_(Rows::width(classes_)), rows_(layer),
-        weights_((layer.features + 1) * width_) {
-    pack(weights, layer.features, classes_, width_, static_cast<T*>(weights_));
+        packed_(layer.is_packed ? 0 : (layer.features + 1) * width_), weights_(weights) {
+    if (layer.is_packed) return;
+    pack(weights, layer.features, classes_, width_, static_cast<T*>(packed_));
+    weights_ = packed_;
   }
   size_t width() const { return width_; }
   size_t tile_rows() const { return rows_.tile_rows(); }
@@ -388,7 +445,8 @@ template <class Rows> class Pass {
   const Layer& layer_;
   size_t classes_, width_;
   Rows rows_;
-  Numbers<T> weights_;
+  Numbers<T> packed_;
+  const T* weights_;
 };
 
 // p = r / s + y, of r = s (p - y).
@@ -404,16 +462,17 @@ void keep_probabilities(const T* r, size_t width, size_t classes, size_t n, cons
 
 template <class Rows>
 double loss_of(const Layer& layer, const void* weights, const Targets& targets, size_t start,
-            size_t stop, double* gradient, void* probabilities) {
+               size_t stop, const Sums& sums, void* probabilities) {
   using T = typename Rows::Number;
   Pass<Rows> pass(layer, static_cast<const T*>(weights));
   const size_t width = pass.width(), most = pass.tile_rows(), k = layer.classes;
-  Numbers<T> scores(most * width), losses_of(most);
+  Numbers<T> tile(sums.slopes ? 0 : most * width), losses_of(most);
   const T *weight = static_cast<const T*>(targets.weight), *soft = static_cast<const T*>(targets.soft);
   T* p = static_cast<T*>(probabilities);
   double sum = 0;
   for (size_t row = start; row < stop; row += most) {
     const size_t n = std::min(most, stop - row);
+    T* scores = sums.slopes ? static_cast<T*>(sums.slopes) + row * width : tile;
     pass.scores(row, n, scores);
     softly::Scores from;
     from.x = view_of<T>(scores, width);
@@ -428,7 +487,7 @@ double loss_of(const Layer& layer, const void* weights, const Targets& targets, 
     }
     losses<T>().cross_entropy(pass.grid(n), from, terms, losses_of, from.x);
     for (size_t i = 0; i < n; i++) sum += (weight ? double(weight[row + i]) : 1.0) * losses_of[i];
-    pass.gradient(row, n, scores, gradient);
+    if (sums.total) pass.gradient(row, n, scores, sums.total);
     if (p)
       keep_probabilities<T>(scores, width, k, n, targets.index ? targets.index + row : nullptr,
                             soft ? soft + row * k : nullptr, weight ? weight + row : nullptr,
@@ -441,15 +500,16 @@ double loss_of(const Layer& layer, const void* weights, const Targets& targets, 
 template <class Rows>
 void curvature_of(const Layer& layer, const void* weights, const void* direction,
                const void* probabilities, const void* weight, size_t start, size_t stop,
-               double* product) {
+               const Sums& sums) {
   using T = typename Rows::Number;
   Pass<Rows> along(layer, static_cast<const T*>(direction));
   Pass<Rows> at(layer, static_cast<const T*>(probabilities ? direction : weights));
   const size_t width = along.width(), most = along.tile_rows(), k = layer.classes;
-  Numbers<T> slopes(most * width), scores(probabilities ? 0 : most * width);
+  Numbers<T> tile(sums.slopes ? 0 : most * width), scores(probabilities ? 0 : most * width);
   const T *p = static_cast<const T*>(probabilities), *s = static_cast<const T*>(weight);
   for (size_t row = start; row < stop; row += most) {
     const size_t n = std::min(most, stop - row);
+    T* slopes = sums.slopes ? static_cast<T*>(sums.slopes) + row * width : tile;
     softly::Scores from;
     if (p) {
       from.x = view_of(p + row * k, k);
@@ -464,35 +524,60 @@ void curvature_of(const Layer& layer, const void* weights, const void* direction
     if (s)
       for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < k; j++) slopes[i * width + j] *= s[row + i];
-    along.gradient(row, n, slopes, product);
+    if (sums.total) along.gradient(row, n, slopes, sums.total);
   }
 }
 
-// f with the kind of rows that the layer has.
+// f with the kind of rows that the layer has; those of floats may be worked on in doubles.
+template <class T, class X, class F> auto with_sparse_rows(const Layer& layer, F f) {
+  if (layer.index_bytes == 4) return f(static_cast<SparseRows<T, int32_t, X>*>(nullptr));
+  return f(static_cast<SparseRows<T, int64_t, X>*>(nullptr));
+}
 template <class T, class F> auto with_rows(const Layer& layer, F f) {
   if (!layer.feature) return f(static_cast<DenseRows<T>*>(nullptr));
-  if (layer.index_bytes == 4) return f(static_cast<SparseRows<T, int32_t>*>(nullptr));
-  return f(static_cast<SparseRows<T, int64_t>*>(nullptr));
+  if (layer.number_bytes == 4) return with_sparse_rows<T, float>(layer, f);
+  if constexpr (sizeof(T) == 8) return with_sparse_rows<T, double>(layer, f);
+  __builtin_unreachable();
 }
 
 template <class T>
 double loss(const Layer& layer, const void* weights, const Targets& targets, size_t start,
-            size_t stop, double* gradient, void* probabilities) {
+            size_t stop, const Sums& sums, void* probabilities) {
   return with_rows<T>(layer, [&]<class Rows>(Rows*) {
-    return loss_of<Rows>(layer, weights, targets, start, stop, gradient, probabilities);
+    return loss_of<Rows>(layer, weights, targets, start, stop, sums, probabilities);
   });
 }
 
 template <class T>
 void curvature(const Layer& layer, const void* weights, const void* direction,
                const void* probabilities, const void* weight, size_t start, size_t stop,
-               double* product) {
+               const Sums& sums) {
   with_rows<T>(layer, [&]<class Rows>(Rows*) {
-    curvature_of<Rows>(layer, weights, direction, probabilities, weight, start, stop, product);
+    curvature_of<Rows>(layer, weights, direction, probabilities, weight, start, stop, sums);
   });
 }
 
-template <class T> constexpr softly::Linear table() { return {loss<T>, curvature<T>}; }
+template <class T>
+void gather(const Layer& columns, size_t count, const void* slopes, size_t start, size_t stop,
+            double scale, void* to, bool to_doubles) {
+  const auto work = [&]<class Rows>(Rows*) {
+    const Rows rows(columns, count);
+    const auto add = [&](auto* total) {
+      rows.gather(start, stop, static_cast<const T*>(slopes), Rows::width(columns.classes),
+                  columns.classes, scale, total);
+    };
+    if (to_doubles)
+      add(static_cast<double*>(to));
+    else
+      add(static_cast<float*>(to));
+  };
+  if (columns.number_bytes == 4) return with_sparse_rows<T, float>(columns, work);
+  if constexpr (sizeof(T) == 8) return with_sparse_rows<T, double>(columns, work);
+}
+
+template <class T> constexpr softly::Linear table() {
+  return {loss<T>, curvature<T>, gather<T>};
+}
 
 }  // namespace
 

@@ -29,8 +29,9 @@ namespace softly {
   extern const Losses losses_##name[4];          \
   extern const SurveyTargets survey_##name;      \
   extern const Linear linear_##name[2];          \
+  extern const Descent descent_##name;           \
   static Level level_##name() {                  \
-    return {functions_##name, losses_##name, survey_##name, linear_##name}; \
+    return {functions_##name, losses_##name, survey_##name, linear_##name, &descent_##name}; \
   }
 
 #if defined(SOFTLY_HAS_BASE)
@@ -505,13 +506,34 @@ static nb::tuple survey(nb::handle index, uint64_t classes, nb::handle ignore_in
 
 // ---- linear layers ----
 
-// Features by rows: an array, or the three arrays of a CSR matrix; and what is (D + 1, K) beside it.
+static size_t padded(size_t classes) { return (classes + 7) / 8 * 8; }
+
+// A CSR matrix, whose indices are trusted; how many rows it has.
+static size_t hold_rows(nb::handle x, Layer& layer) {
+  require(PyTuple_Check(x.ptr()) && PyTuple_GET_SIZE(x.ptr()) == 3,
+          "a CSR matrix is data, indices and indptr");
+  const Held data(PyTuple_GET_ITEM(x.ptr(), 0), false), indices(PyTuple_GET_ITEM(x.ptr(), 1), false),
+      indptr(PyTuple_GET_ITEM(x.ptr(), 2), false);
+  require(indices.integers().bytes == indptr.integers().bytes && indptr.itemsize() >= 4,
+          "indices and indptr need one type");
+  require(indptr.count() > 0, "indptr needs a number more than there are rows");
+  layer.x = data.data();
+  layer.number_bytes = data.wide() ? 8 : 4;
+  layer.feature = indices.data();
+  layer.row = indptr.data();
+  layer.index_bytes = int(indptr.itemsize());
+  return indptr.count() - 1;
+}
+
+// Features by rows: an array, or the three arrays of a CSR matrix; and what is (D + 1, K) beside it,
+// or for sparse rows (D + 1, K padded).
 class HeldLayer {
  public:
-  HeldLayer(nb::handle x, const Held& weights) {
+  HeldLayer(nb::handle x, const Held& weights, size_t classes = 0) : wide_(weights.wide()) {
     require(weights.dimensions() == 2 && weights.size(0) > 0, "weights need two axes");
     layer.features = weights.size(0) - 1;
-    layer.classes = weights.size(1);
+    layer.classes = classes ? classes : weights.size(1);
+    layer.is_packed = classes > 0;
     if (PyTuple_Check(x.ptr()))
       hold_sparse(x);
     else
@@ -521,12 +543,15 @@ class HeldLayer {
     return array.contiguous(wide_ ? 'd' : 'f', count);
   }
   const void* of_layer(const Held& array) const {
-    return numbers(array, (layer.features + 1) * layer.classes);
+    const size_t across = layer.is_packed ? padded(layer.classes) : layer.classes;
+    return numbers(array, (layer.features + 1) * across);
   }
-  double* sums(const Held& array) const {
-    const size_t lanes = 8, padded = (layer.classes + lanes - 1) / lanes * lanes;
-    const size_t across = layer.feature ? padded : layer.classes;
-    return static_cast<double*>(array.contiguous('d', (layer.features + 1) * across));
+  // A total, or slopes where the weights are packed.
+  Sums sums(const Held& array) const {
+    const size_t across = layer.feature ? padded(layer.classes) : layer.classes;
+    if (layer.is_packed)
+      return {.slopes = const_cast<void*>(numbers(array, rows * padded(layer.classes)))};
+    return {.total = static_cast<double*>(array.contiguous('d', (layer.features + 1) * across))};
   }
   const Linear& kernels() const { return in_use.linear[wide_]; }
 
@@ -538,36 +563,26 @@ class HeldLayer {
     require(x.dimensions() == 2 && x.size(1) == layer.features,
             "features need two axes, and weights a row for each feature and one");
     require(x.size(1) < 2 || x.stride(1) == 1, "the features of a row need to lie side by side");
-    wide_ = x.wide();
+    require(x.wide() == wide_ && !layer.is_packed, "features and weights need one type");
     rows = x.size(0);
     layer.x = x.data();
     layer.stride = x.stride(0);
   }
-  // Its indices are trusted.
   void hold_sparse(nb::handle x) {
-    require(PyTuple_GET_SIZE(x.ptr()) == 3, "a CSR matrix is data, indices and indptr");
-    const Held data(PyTuple_GET_ITEM(x.ptr(), 0), false),
-        indices(PyTuple_GET_ITEM(x.ptr(), 1), false), indptr(PyTuple_GET_ITEM(x.ptr(), 2), false);
-    require(indices.integers().bytes == indptr.integers().bytes && indptr.itemsize() >= 4,
-            "indices and indptr need one type");
-    require(indptr.count() > 0, "indptr needs a number more than there are rows");
-    wide_ = data.wide();
-    rows = indptr.count() - 1;
-    layer.x = data.data();
-    layer.feature = indices.data();
-    layer.row = indptr.data();
-    layer.index_bytes = int(indptr.itemsize());
+    rows = hold_rows(x, layer);
+    require(wide_ || layer.number_bytes == 4, "float64 features need float64 weights");
   }
 
   bool wide_;
 };
 
+// Of K classes whose weights are packed, or of as many as weights have where K is 0.
 static double linear_loss(nb::handle x, nb::handle weights, nb::handle target, nb::handle weight,
                           nb::handle gradient, nb::handle probabilities, size_t start,
-                          size_t stop) {
+                          size_t stop, size_t classes) {
   const Held w(weights, false), y(target, false), s(weight, false), g(gradient, true),
       p(probabilities, true);
-  const HeldLayer held(x, w);
+  const HeldLayer held(x, w, classes);
   const size_t k = held.layer.classes;
   require(start <= stop && stop <= held.rows, "the range of rows is out of range");
   Targets targets;
@@ -577,7 +592,7 @@ static double linear_loss(nb::handle x, nb::handle weights, nb::handle target, n
     targets.soft = held.numbers(y, held.rows * k);
   targets.weight = held.numbers(s, held.rows);
   const void* numbers = held.of_layer(w);
-  double* sums = held.sums(g);
+  const Sums sums = held.sums(g);
   void* kept = const_cast<void*>(held.numbers(p, held.rows * k));
   nb::gil_scoped_release release;
   return held.kernels().loss(held.layer, numbers, targets, start, stop, sums, kept);
@@ -585,18 +600,66 @@ static double linear_loss(nb::handle x, nb::handle weights, nb::handle target, n
 
 static void linear_curvature(nb::handle x, nb::handle weights, nb::handle direction,
                              nb::handle probabilities, nb::handle weight, nb::handle product,
-                             size_t start, size_t stop) {
+                             size_t start, size_t stop, size_t classes) {
   const Held w(weights, false), v(direction, false), p(probabilities, false), s(weight, false),
       g(product, true);
-  const HeldLayer held(x, v);
+  const HeldLayer held(x, v, classes);
   require(start <= stop && stop <= held.rows, "the range of rows is out of range");
   require(w || p, "weights or probabilities are needed");
   const void *at = held.of_layer(w), *along = held.of_layer(v);
   const void* kept = held.numbers(p, held.rows * held.layer.classes);
   const void* scale = held.numbers(s, held.rows);
-  double* sums = held.sums(g);
+  const Sums sums = held.sums(g);
   nb::gil_scoped_release release;
   held.kernels().curvature(held.layer, at, along, kept, scale, start, stop, sums);
+}
+
+static void linear_gather(nb::handle columns, nb::handle slopes, nb::handle total, size_t start,
+                          size_t stop, double scale) {
+  const Held r(slopes, false), g(total, true);
+  Layer layer;
+  const size_t count = hold_rows(columns, layer);
+  require(r.dimensions() == 2 && g.dimensions() == 2, "slopes and totals need two axes");
+  layer.features = r.size(0);
+  layer.classes = g.size(1);
+  require(start <= stop && stop <= count + 1, "the range of features is out of range");
+  require(r.wide() || layer.number_bytes == 4, "float64 features need float64 slopes");
+  const void* from = r.contiguous(r.wide() ? 'd' : 'f', layer.features * padded(layer.classes));
+  void* to = g.contiguous(g.wide() ? 'd' : 'f', (count + 1) * layer.classes);
+  nb::gil_scoped_release release;
+  in_use.linear[r.wide()].gather(layer, count, from, start, stop, scale, to, g.wide());
+}
+
+// ---- quadratics with an L1 penalty ----
+
+static void block_grams(nb::handle x, nb::handle place, int64_t intercept, nb::handle weight,
+                        nb::handle grams) {
+  const Held at(place, false), w(weight, false), g(grams, true);
+  Layer layer;
+  const size_t n = hold_rows(x, layer);
+  require(g.dimensions() == 3 && g.size(1) == g.size(2), "matrices are square");
+  const int64_t* places = static_cast<const int64_t*>(at.contiguous('l', at.count()));
+  const double* weights = static_cast<const double*>(w.contiguous('d', n));
+  double* to = static_cast<double*>(g.contiguous('d', g.count()));
+  const size_t count = g.size(0), size = g.size(1);
+  require(intercept < int64_t(count * size), "the intercept's place is in no block");
+  for (size_t d = 0; d < at.count(); d++)
+    require(places[d] < int64_t(count * size), "a feature's place is in no block");
+  nb::gil_scoped_release release;
+  in_use.descent->grams[layer.number_bytes == 8](layer, n, places, intercept, weights, count, size,
+                                                 to);
+}
+
+static void descend(nb::handle matrix, nb::handle l1, size_t most_sweeps, double swept,
+                    nb::handle y, nb::handle slope) {
+  const Held m(matrix, false), bound(l1, false), at(y, true), g(slope, true);
+  const size_t n = at.count();
+  const double* numbers = static_cast<const double*>(m.contiguous('d', n * n));
+  const double* bounds = static_cast<const double*>(bound.contiguous('d', n));
+  double *to = static_cast<double*>(at.contiguous('d', n)),
+         *slopes = static_cast<double*>(g.contiguous('d', n));
+  nb::gil_scoped_release release;
+  in_use.descent->descend(numbers, n, bounds, most_sweeps, swept, to, slopes);
 }
 
 static void bind_along(nb::module_& m, const char* name, Along Functions::*kernel) {
@@ -660,10 +723,13 @@ NB_MODULE(_native, m) {
         nb::arg("scale"), nb::arg("smoothing"), nb::arg("z_loss"), nb::arg("cap"),
         nb::arg("focal"), nb::arg("temperature"), nb::arg("where").none(), nb::arg("start"),
         nb::arg("stop"));
+  m.def("block_grams", &softly::block_grams);
+  m.def("descend", &softly::descend);
+  m.def("linear_gather", &softly::linear_gather);
   m.def("linear_loss", &softly::linear_loss, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
-        nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
+        nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg() = 0);
   m.def("linear_curvature", &softly::linear_curvature, nb::arg(), nb::arg().none(), nb::arg(),
-        nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg());
+        nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg() = 0);
   m.def("check_soft", &softly::check_soft);
   m.def("total", &softly::total);
   m.def("survey", &softly::survey, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());

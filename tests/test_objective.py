@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from scipy.optimize import approx_fprime
 
 import oracle
-from softly import objective
+from softly import objective, passes
 from softly.kernels import blas
 from softly.objective import Objective
 
@@ -117,7 +117,7 @@ def test_a_sample_has_the_same_C():
 def test_float32_features_can_be_worked_on_in_float64(make, soft, kept, monkeypatch):
     if not kept:
         monkeypatch.setattr(objective, "_KEPT_BYTES", 0)
-    monkeypatch.setattr(objective, "_PRECISE_BYTES", 300)
+    monkeypatch.setattr(passes, "_PRECISE_BYTES", 300)
     X, y, weight, rng = problem(4)
     X, y = X.astype(np.float32), rng.dirichlet(np.ones(4), size=len(X)).astype("f") if soft else y
     kinds = {"weight": weight, "l2": 0.3, "fit_intercept": True}
@@ -140,16 +140,54 @@ def test_float32_features_can_be_worked_on_in_float64(make, soft, kept, monkeypa
 def test_stripes_change_nothing_but_the_rounding(make, monkeypatch):
     X, y, weight, rng = problem(5, rows=1003)
     at = rng.normal(size=(5, 5))
+    monkeypatch.setattr(passes, "_COLUMN_BYTES", 0)
     whole = Objective(make(X), y, 5, weight=weight, l2=0.1, fit_intercept=True)
-    monkeypatch.setattr(objective, "_STRIPE_BYTES", 1000)
+    monkeypatch.setattr(passes, "_STRIPE_BYTES", 1000)
     cut = Objective(make(X), y, 5, weight=weight, l2=0.1, fit_intercept=True)
-    assert len(whole._stripes) == 1
-    assert len(cut._stripes) == objective._MOST_STRIPES
-    assert [stop for _, stop in cut._stripes[:-1]] == [start for start, _ in cut._stripes[1:]]
+    assert len(whole._passes._stripes) == 1
+    assert len(cut._passes._stripes) == passes._MOST_STRIPES
+    assert [stop for _, stop in cut._passes._stripes[:-1]] == [
+        start for start, _ in cut._passes._stripes[1:]
+    ]
     first, second = whole.value_and_gradient(at), cut.value_and_gradient(at)
     assert first[0] == pytest.approx(second[0], rel=1e-14)
     np.testing.assert_allclose(first[1], second[1], atol=1e-14)
     assert cut.n_passes == 1
+
+
+@pytest.mark.parametrize("classes", [2, 3, 20, 41])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("soft", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("precise", [True, False])
+def test_a_copy_by_columns_changes_nothing_but_the_rounding(
+    classes, fit_intercept, soft, dtype, precise, monkeypatch
+):
+    X, y, weight, rng = problem(classes, rows=1003, features=9)
+    X = sp.csr_array(X * (rng.random(X.shape) < 0.3), dtype=dtype)
+    y = rng.dirichlet(np.ones(classes), size=len(y)) if soft else y
+    kinds = {"weight": weight, "l2": 0.1, "fit_intercept": fit_intercept}
+    monkeypatch.setattr(passes, "_STRIPE_BYTES", 1000)
+    by_columns = Objective(X, y, classes, **kinds)
+    monkeypatch.setattr(passes, "_COLUMN_BYTES", 0)
+    by_rows = Objective(X, y, classes, **kinds)
+    assert isinstance(by_columns._passes, passes.Columns)
+    assert isinstance(by_rows._passes, passes.Stripes)
+    at, along = rng.normal(size=(2, *by_rows.shape))
+    slopes = rng.random((1003, len(at))).astype(dtype)
+    answers = []
+    for made in (by_columns, by_rows):
+        made.precise = precise
+        value, gradient = made.value_and_gradient(at)
+        means = made.class_means
+        sums = made.square_sums(slopes)
+        product = made.curvature_along(along)
+        answers.append([value, gradient, product, means.frequency, means.features, sums])
+    for place, (ours, theirs) in enumerate(zip(*answers, strict=True)):
+        exact = dtype == np.float64 or (precise and place in (0, 1))
+        np.testing.assert_allclose(
+            ours, theirs, rtol=1e-12 if exact else 2e-5, atol=1e-13 if exact else 1e-6
+        )
 
 
 def test_float32_sums_are_kept_in_float64():

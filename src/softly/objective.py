@@ -1,34 +1,21 @@
-"""The regularised loss of a linear softmax classifier, its gradient and its curvature.
-
-Rows are cut into stripes by N, D and K alone; stripes may run on several threads, and their sums
-are added in one order, so that all values have the same bits on any number of threads.
-"""
+"""The regularised loss of a linear softmax classifier, its gradient and its curvature."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from functools import cached_property, partial
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from softly import passes
 from softly.certificate import ClassMeans, duality_gap
-from softly.kernels import chosen as kernels
-from softly.kernels import threads
-from softly.kernels.blas import one_blas_thread
+from softly.passes import Rows
 
 Array = NDArray[Any]
 
-_STRIPE_BYTES = 1 << 18  # of features, at least
-_SUM_BYTES = 1 << 25  # of the stripes' gradients together
-_FEWEST_STRIPES, _MOST_STRIPES = 4, 32
 _KEPT_BYTES = 1 << 24  # of probabilities
 _MEAN_ROWS = 1 << 10
-_ROWS_A_CLASS = 4  # of a stripe: fewer are not worth adding up its gradient
-_PRECISE_BYTES = 1 << 20  # of features made float64 at once
 
 
 class Objective:
@@ -93,9 +80,8 @@ class Objective:
         self.target = target if target.ndim == 1 else target.astype(X.dtype, copy=False)
         self.weight = None if weight is None else weight.astype(X.dtype)
         self._weight = weight
-        self._stripes = _stripes(X, n_classes, self.feature_bytes)
-        self._at: Array | None = None  # weights of the last point
         kept = self.n_rows * n_classes * X.dtype.itemsize <= _KEPT_BYTES
+        self._passes = passes.over(Rows(X, self.target, n_classes, weight, self.weight), kept)
         self.probabilities = np.empty((self.n_rows, n_classes), X.dtype) if kept else None
 
     @property
@@ -106,19 +92,22 @@ class Objective:
 
     def value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
         """F and its gradient, float64, at parameters of `shape`: one pass over the data."""
-        weights = self._by_feature(parameters)
-        self._at = weights.astype(self.dtype, copy=False)
-        work = self._precise_loss if self.precise else self._loss
-        found = self._of_stripes(partial(work, weights))
-        value = sum(loss for loss, _ in found) / self.total_weight
+        mean = self._of_penalty(parameters)
+        dtype = np.float64 if self.precise else self.dtype
+        value = self._passes.loss(parameters, mean, self.probabilities, dtype)
+        self.n_passes += 1
         coefficients = parameters[:, : self.n_features]
-        value += 0.5 * self.l2 * dot(coefficients, coefficients)
-        return value, self._mean([slope for _, slope in found], parameters)
+        return value + 0.5 * self.l2 * dot(coefficients, coefficients), mean
 
     def curvature_along(self, direction: Array) -> Array:
-        """The Hessian, at the last point asked for, times a direction: one pass over the data."""
-        along = self._by_feature(direction)
-        return self._mean(self._of_stripes(partial(self._curvature, along)), direction)
+        """The Hessian, at the last point asked for, times a direction: one pass over the data.
+
+        In the type of the direction, float64 or that of the features.
+        """
+        mean = self._of_penalty(direction)
+        self._passes.curvature(direction, mean, self.probabilities)
+        self.n_passes += 1
+        return mean
 
     def sample(self, rows: NDArray[np.intp] | slice) -> Objective:
         """The same ``C`` for some of the rows; a slice of dense features is not copied."""
@@ -182,76 +171,18 @@ class Objective:
 
     def laid_out(self, parameters: Array) -> Array:
         """In the order of memory that gradients have: feature by feature for sparse features."""
-        return np.array(parameters, order="C" if isinstance(self.features, np.ndarray) else "F")
+        return np.array(parameters, order=self._order)
 
-    def _by_feature(self, parameters: Array) -> Array:
-        """(D + 1, K), as the kernels want weights."""
-        dtype = np.float64 if self.precise else self.dtype
-        weights = np.zeros((self.n_features + 1, self.n_classes), dtype)
-        weights[: self.shape[1], -len(parameters) :] = parameters.T
-        return weights
+    @property
+    def _order(self) -> Literal["C", "F"]:
+        return "F" if self._passes.is_by_feature else "C"
 
-    def _mean(self, sums: list[Array], parameters: Array) -> Array:
-        """The mean of the stripes' sums, and the penalty's part."""
-        mean = self.laid_out(np.empty(self.shape))
-
-        def add(start: int, stop: int) -> None:
-            part = mean[:, start:stop]
-            parts = [each[-len(parameters) :, start:stop] for each in sums]
-            np.copyto(part, parts[0])
-            for more in parts[1:]:
-                part += more
-            part /= self.total_weight
-            features = slice(start, min(stop, self.n_features))
-            coefficients = parameters[:, features]
-            part[:, : coefficients.shape[1]] += self.l2 * coefficients
-
-        threads.over_rows(add, self.shape[1], mean.nbytes * len(sums))
-        return mean
-
-    def _loss(self, weights: Array, start: int, stop: int) -> tuple[float, Array]:
-        found: tuple[float, Array] = kernels.linear_loss(
-            *(self.features, weights, self.target, self.weight, start, stop, self.probabilities)
-        )
-        return found
-
-    def _precise_loss(self, weights: Array, start: int, stop: int) -> tuple[float, Array]:
-        value, gradient = 0.0, np.zeros(weights.shape[::-1])
-        step = max(1, _PRECISE_BYTES // (8 * max(self.n_features, self.n_classes)))
-        for a in range(start, stop, step):
-            b = min(a + step, stop)
-            target = self.target[a:b]
-            p = None if self.probabilities is None else np.empty((b - a, self.n_classes))
-            loss, slope = kernels.linear_loss(
-                self.features[a:b].astype(np.float64),
-                weights,
-                target if target.ndim == 1 else target.astype(np.float64),
-                None if self._weight is None else self._weight[a:b],
-                *(0, b - a, p),
-            )
-            value += loss
-            gradient += slope
-            if self.probabilities is not None:
-                self.probabilities[a:b] = p
-        return value, gradient
-
-    def _curvature(self, along: Array, start: int, stop: int) -> Array:
-        along = along.astype(self.dtype, copy=False)
-        product: Array = kernels.linear_curvature(
-            *(self.features, self._at, along, self.weight, start, stop, self.probabilities)
-        )
-        return product
-
-    def _of_stripes(self, work: Callable[[int, int], Any]) -> list[Any]:
-        found: list[Any] = [None] * len(self._stripes)
-
-        def one(i: int) -> None:
-            found[i] = work(*self._stripes[i])
-
-        with one_blas_thread:
-            threads.run([partial(one, i) for i in range(len(found))])
-        self.n_passes += 1
-        return found
+    def _of_penalty(self, parameters: Array) -> Array:
+        """The penalty's part of a gradient, or of a product with the Hessian."""
+        part = np.empty(self.shape, parameters.dtype, order=self._order)
+        np.multiply(parameters, self.l2, out=part)
+        part[:, self.n_features :] = 0
+        return part
 
     @cached_property
     def feature_means(self) -> Array:
@@ -267,40 +198,14 @@ class Objective:
     @cached_property
     def class_means(self) -> ClassMeans:
         """What each class holds of the weight and of the features: one pass over the data."""
-        parts = self._of_stripes(self._class_sums)
-        frequency = sum(of for of, _ in parts) / self.total_weight
-        features = sum(of for _, of in parts) / self.total_weight
-        return ClassMeans(frequency, features)
+        self.n_passes += 1
+        return self._passes.class_means()
 
-    def _class_sums(self, start: int, stop: int) -> tuple[Array, Array]:
-        frequency = np.zeros(self.n_classes)
-        features = np.zeros((self.n_classes, self.n_features))
-        step = max(1, int(_PRECISE_BYTES // (8 * self.feature_count / self.n_rows + 1)))
-        for a in range(start, stop, step):
-            some = slice(a, min(a + step, stop))
-            target = self._weighted_targets(some)
-            frequency += np.asarray(target.sum(axis=0))
-            part = target.T @ self.features[some]
-            features += part.toarray() if sp.issparse(part) else part
-        return frequency, features
-
-    def _weighted_targets(self, some: slice) -> Any:
-        n = len(self.target[some])
-        weight = np.ones(n) if self._weight is None else self._weight[some]
-        if self.target.ndim == 1:
-            at = (weight, self.target[some], np.arange(n + 1))
-            return sp.csr_array(at, shape=(n, self.n_classes))
-        return self.target[some] * weight[:, None]
+    def square_sums(self, slopes: Array) -> Array:
+        """Sums of each row's slopes (N, K) times the squares of its features: (K, D)."""
+        return self._passes.square_sums(slopes)
 
 
 def dot(a: Array, b: Array) -> float:
     """The sum of products of parameters, in whatever order of memory without a copy."""
     return float(np.einsum("kd,kd->", a, b))
-
-
-def _stripes(X: Any, n_classes: int, size: int) -> list[tuple[int, int]]:
-    n, d = X.shape
-    fit = max(_FEWEST_STRIPES, _SUM_BYTES // (8 * n_classes * (d + 1)))
-    count = min(_MOST_STRIPES, fit, size // _STRIPE_BYTES)
-    count = max(1, min(count, n // (_ROWS_A_CLASS * n_classes)))
-    return list(itertools.pairwise(np.linspace(0, n, count + 1).astype(int).tolist()))

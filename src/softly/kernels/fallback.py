@@ -206,15 +206,12 @@ def linear_loss(
     """The sum of the rows' weighted losses and its gradient (K, D + 1)."""
     value, gradient = 0.0, np.zeros(weights.shape[::-1])
     for rows in _rows_of_layer(x, weights, start, stop):
-        scores = x[rows] @ weights[:-1] + weights[-1]
-        index, soft = (target[rows, None], None) if target.ndim == 1 else (None, target[rows])
-        scale = 1.0 if weight is None else weight[rows]
-        slope, loss = np.empty_like(scores), np.empty(len(scores), scores.dtype)
-        cross_entropy(scores, 1, Terms(index=index, soft=soft, scale=scale), loss, slope)
-        value += float(np.vdot(np.broadcast_to(scale, loss.shape), loss.astype(np.float64)))
+        loss, slope = _slopes(
+            *(x[rows], weights, target[rows], None if weight is None else weight[rows]),
+            None if probabilities is None else probabilities[rows],
+        )
+        value += loss
         _add_gradient(x[rows], slope, gradient)
-        if probabilities is not None:
-            softmax(scores, probabilities[rows], (1,), 1.0, None)
     return value, gradient
 
 
@@ -236,10 +233,124 @@ def linear_curvature(
             assert weights is not None
             p = x[rows] @ weights[:-1] + weights[-1]
             softmax(p, p, (1,), 1.0, None)
-        slope = x[rows] @ direction[:-1] + direction[-1]
-        softmax_vjp(p, slope, slope, (1,), 1.0, None)
-        _add_gradient(x[rows], slope if weight is None else slope * weight[rows, None], product)
+        some = None if weight is None else weight[rows]
+        _add_gradient(x[rows], _slopes_along(x[rows], direction, some, p), product)
     return product
+
+
+def width(n_classes: int) -> int:
+    """What classes are padded to beside sparse features: nothing here needs it."""
+    return n_classes
+
+
+def linear_slopes(
+    x: Any,
+    weights: Array,
+    n_classes: int,
+    target: Array,
+    weight: Array | None,
+    start: int,
+    stop: int,
+    slopes: Array,
+    probabilities: Array | None,
+) -> float:
+    """The sum of sparse rows' weighted losses; writes their slopes by scores."""
+    value = 0.0
+    for rows in _rows_of_layer(x, weights, start, stop):
+        loss, slopes[rows, :n_classes] = _slopes(
+            x[rows],
+            weights[:, :n_classes],
+            target[rows],
+            None if weight is None else weight[rows],
+            None if probabilities is None else probabilities[rows],
+        )
+        value += loss
+    return value
+
+
+def linear_slopes_along(
+    x: Any,
+    direction: Array,
+    n_classes: int,
+    weight: Array | None,
+    start: int,
+    stop: int,
+    slopes: Array,
+    probabilities: Array,
+) -> None:
+    """How sparse rows' slopes by scores change along a direction."""
+    for rows in _rows_of_layer(x, direction, start, stop):
+        slopes[rows, :n_classes] = _slopes_along(
+            x[rows],
+            direction[:, :n_classes],
+            None if weight is None else weight[rows],
+            probabilities[rows],
+        )
+
+
+def linear_gather(
+    columns: Any, slopes: Array, start: int, stop: int, scale: float, total: Array
+) -> None:
+    """Adds to features start to stop of a total (D + 1, K) what their rows' slopes sum up to."""
+    d, k = columns.shape[1], total.shape[1]
+    found = columns[:, start : min(stop, d)].T @ slopes[:, :k].astype(np.float64)
+    total[start : min(stop, d)] += scale * found
+    if stop > d:
+        total[d] += scale * slopes[:, :k].sum(axis=0, dtype=np.float64)
+
+
+def block_grams(x: Any, place: Array, intercept: int, weight: Array, grams: Array) -> None:
+    """The Gram matrices of blocks of sparse features, each row weighted, into zeros."""
+    count, size, _ = grams.shape
+    for b in range(count):
+        inside = np.flatnonzero(place // size == b)
+        at, part = place[inside] - b * size, x[:, inside].astype(np.float64)
+        weighted = part.multiply(weight[:, None]).tocsc()
+        grams[b][np.ix_(at, at)] += (part.T @ weighted).toarray()
+        if intercept // size == b:
+            sums, mine = np.asarray(weighted.sum(axis=0)).ravel(), intercept - b * size
+            grams[b][mine, at] += sums
+            grams[b][at, mine] += sums
+            grams[b][mine, mine] += weight.sum()
+
+
+def descend(
+    matrix: Array, l1: Array, most_sweeps: int, swept: float, y: Array, slope: Array
+) -> None:
+    """Coordinate descent on a quadratic with sum(l1 |y|), in place, from where it has a slope."""
+    first = 0.0
+    for sweep in range(most_sweeps):
+        largest = 0.0
+        for j, row in enumerate(matrix):
+            free, bound = y[j] - slope[j] / row[j], l1[j] / row[j]
+            step = free - min(max(free, -bound), bound) - y[j]
+            if step:
+                y[j] += step
+                slope += step * row
+                largest = max(largest, step * step * row[j])
+        first = largest if sweep == 0 else first
+        if largest <= swept * first:
+            break
+
+
+def _slopes(
+    x: Any, weights: Array, target: Array, weight: Array | None, probabilities: Array | None
+) -> tuple[float, Array]:
+    """The sum of weighted losses, and what each score adds to it."""
+    scores = x @ weights[:-1] + weights[-1]
+    index, soft = (target[:, None], None) if target.ndim == 1 else (None, target)
+    scale = 1.0 if weight is None else weight
+    slope, loss = np.empty_like(scores), np.empty(len(scores), scores.dtype)
+    cross_entropy(scores, 1, Terms(index=index, soft=soft, scale=scale), loss, slope)
+    if probabilities is not None:
+        softmax(scores, probabilities, (1,), 1.0, None)
+    return float(np.vdot(np.broadcast_to(scale, loss.shape), loss.astype(np.float64))), slope
+
+
+def _slopes_along(x: Any, direction: Array, weight: Array | None, p: Array) -> Array:
+    slope: Array = x @ direction[:-1] + direction[-1]
+    softmax_vjp(p, slope, slope, (1,), 1.0, None)
+    return slope if weight is None else slope * weight[:, None]
 
 
 def _rows_of_layer(x: Any, weights: Array, start: int, stop: int) -> Iterator[slice]:

@@ -125,6 +125,75 @@ def linear_curvature(
     return _by_class(x, direction, total)
 
 
+def width(n_classes: int) -> int:
+    """What classes are padded to beside sparse features."""
+    return -(-n_classes // _LANES) * _LANES
+
+
+def linear_slopes(
+    x: Any,
+    weights: Array,
+    n_classes: int,
+    target: Array,
+    weight: Array | None,
+    start: int,
+    stop: int,
+    slopes: Array,
+    probabilities: Array | None,
+) -> float:
+    """The sum of sparse rows' weighted losses, on this thread; writes their slopes by scores.
+
+    Weights (D + 1, W) and slopes (N, W) have W = `width` (K) columns.
+    """
+    arguments = (_features(x), weights, target, weight, slopes, probabilities, start, stop)
+    loss: float = _native.linear_loss(*arguments, n_classes)
+    return loss
+
+
+def linear_slopes_along(
+    x: Any,
+    direction: Array,
+    n_classes: int,
+    weight: Array | None,
+    start: int,
+    stop: int,
+    slopes: Array,
+    probabilities: Array,
+) -> None:
+    """How sparse rows' slopes by scores change along a direction, on this thread."""
+    arguments = (_features(x), None, direction, probabilities, weight, slopes, start, stop)
+    _native.linear_curvature(*arguments, n_classes)
+
+
+def linear_gather(
+    columns: Any, slopes: Array, start: int, stop: int, scale: float, total: Array
+) -> None:
+    """Adds to features start to stop of a total (D + 1, K) what their rows' slopes sum up to.
+
+    `columns` is a CSC matrix (N, D); the last feature, D, is 1 in all rows.
+    """
+    _native.linear_gather(_features(columns), slopes, total, start, stop, scale)
+
+
+def block_grams(x: Any, place: Array, intercept: int, weight: Array, grams: Array) -> None:
+    """The Gram matrices of blocks of sparse features, into zeros, on this thread.
+
+    `grams` are (blocks, size, size); feature d is `place[d]` % size in block `place[d]` // size,
+    and in none where that is below 0, and the intercept likewise. Rows have float64 weights.
+    """
+    _native.block_grams(_features(x), place, intercept, weight, grams)
+
+
+def descend(
+    matrix: Array, l1: Array, most_sweeps: int, swept: float, y: Array, slope: Array
+) -> None:
+    """Coordinate descent on a quadratic with sum(l1 |y|), in place, from where it has a slope.
+
+    Until a sweep's largest gain is the part `swept` of the first sweep's.
+    """
+    _native.descend(matrix, l1, most_sweeps, swept, y, slope)
+
+
 def _features(x: Any) -> Any:
     return x if isinstance(x, np.ndarray) else (x.data, x.indices, x.indptr)
 

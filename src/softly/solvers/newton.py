@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from softly.kernels.blas import one_blas_thread
 from softly.objective import Objective, dot
 from softly.solvers import decrement
+from softly.solvers.conjugate import Found, centred, conjugate_gradients
 from softly.solvers.preconditioners import Inverse, Preconditioner, choose, cost_of_pass
+from softly.solvers.recycled import Recycled
 from softly.solvers.result import Pass, Result
 
 Array = NDArray[Any]
@@ -27,11 +29,12 @@ _FACTOR_BYTES = 1 << 22  # of their probabilities
 _ROUGHLY = 0.01  # where the solution on a sample is as good as a better one
 _MOST_SAMPLE_STEPS = 25
 _LOOSEST = 0.3  # how much of the gradient conjugate gradients may leave
-_MOST_PRODUCTS = 250
 _MOST_INTERCEPT_STEPS = 3
 _SURELY = 0.1  # of the tolerance: as near as this by Newton's own measure
 _LEAST_TOL = 1e-9  # is reached where rounding hides any further progress
 _MOST_BLIND_STEPS = 8
+_POOR, _GOOD, _GROWS = 0.25, 0.75, 4.0  # parts of what a step promised; times its length
+_MUCH = 1 << 21  # bytes of a vector
 _ENOUGH = 1e-4  # of the decrease that the slope promises (Armijo)
 
 
@@ -61,7 +64,7 @@ def newton(
 def _newton(
     objective: Objective, start: Array, tol: float, max_iter: int, proof: bool, on_pass: OnPass
 ) -> Result:
-    parameters = objective.laid_out(_centred(start))
+    parameters = objective.laid_out(centred(start))
     samples, read, factored = _samples(objective), 0.0, None
     n = len(samples[-1]) if samples else objective.n_rows
     ladder = choose(objective, min(n, _most_rows(objective)), n)
@@ -121,6 +124,7 @@ def _on_sample(
 
 @dataclass
 class _Step:
+    length: float  # as a part of the direction
     parameters: Array
     value: float
     gradient: Array
@@ -147,6 +151,8 @@ class _Descent:
         self._sample = sample
         self.preconditioner, *self._better = ladder
         self._inverse: Inverse | None = None
+        self._radius = np.inf  # how long a step is trusted to be, in the inverse's metric
+        self._recycled = Recycled()
         self._spent = 0.0  # multiplications since that was made
         self._spent_on_this = 0.0  # and since there was a better kind
         self._first_size = 0.0
@@ -173,14 +179,15 @@ class _Descent:
 
     def step(self, tol: float = 0.0, proof: bool = True) -> bool:
         """One step down; False if there is no further."""
-        direction = self._direction(tol, proof)
-        slope = dot(self.gradient, direction)
-        self.promised = -slope / 2
+        newton = self._direction(tol, proof)
+        slope = dot(self.gradient, newton.direction)
+        self.promised = np.inf if newton.is_cut else -slope / 2
         if not slope < 0:
             return self._more_precisely()
-        found = self._search(direction, slope)
+        found = self._search(newton.direction, slope)
         if found is None:
             return self._more_precisely()
+        self._trust(newton, found)
         self.parameters, self.value, self.gradient = found.parameters, found.value, found.gradient
         self.steps += 1
         self._gap = None
@@ -226,21 +233,38 @@ class _Descent:
             self._on_pass(Pass(self.read(), value, gap))
         return value, gradient
 
-    def _direction(self, tol: float, proof: bool) -> Array:
+    def _direction(self, tol: float, proof: bool) -> Found:
         """Newton's, as nearly as it pays."""
         inverse = self._preconditioned()
-        image = _centred(inverse(self.gradient))
+        if self.preconditioner.learns:
+            inverse = self._recycled.improve(inverse)
+        image = centred(inverse(self.gradient))
         size = float(np.sqrt(dot(self.gradient, image)))
         self._first_size = self._first_size or size
         leave = min(_LOOSEST, float(np.sqrt(size / self._first_size)))
         if 0 < tol < (gap := self._cheap_gap()) < np.inf:  # what is left must be proven too
             leave = max(leave, 0.3 * float(np.sqrt(tol / gap)))
-        direction, products = _conjugate_gradients(
-            *(self.objective.curvature_along, self.gradient, image, inverse, leave),
+        # Where there are millions of them, most of the time goes into the vectors.
+        gradient, image = (self._small(vector) for vector in (self.gradient, image))
+        found = conjugate_gradients(
+            *(self._product, gradient, image, inverse, leave),
             enough=0.0 if proof else 0.5 * tol * self.value,
+            radius=self._radius,
         )
-        self._spent += cost_of_pass(self.objective) * (products + 1)
-        return direction
+        self._spent += cost_of_pass(self.objective) * (found.products + 1)
+        if found.direction.dtype == np.float64:
+            return found
+        return replace(found, direction=centred(found.direction.astype(np.float64)))
+
+    def _small(self, vector: Array) -> Array:
+        """In the features' type, if there is much of it: a direction need not be exact."""
+        return vector if vector.nbytes < _MUCH else vector.astype(self.objective.dtype, copy=False)
+
+    def _product(self, along: Array) -> Array:
+        product = self.objective.curvature_along(along)
+        if self.preconditioner.learns:
+            self._recycled.keep(along, product)
+        return product
 
     def _settle_intercepts(self, tol: float) -> bool:
         """Move the intercepts alone, while that helps the proof; True if it is within `tol`.
@@ -252,7 +276,7 @@ class _Descent:
         for _ in range(_MOST_INTERCEPT_STEPS):
             missed = self.gradient[:, -1]
             parameters = self.parameters.copy()
-            parameters[:, -1] -= _centred(np.linalg.pinv(self._intercept_curvature()) @ missed)
+            parameters[:, -1] -= centred(np.linalg.pinv(self._intercept_curvature()) @ missed)
             value, gradient = self._evaluate(parameters)
             is_better = np.abs(gradient[:, -1]).max() < np.abs(missed).max()
             if not (is_better and value <= self.value + self._rounding()):
@@ -301,6 +325,16 @@ class _Descent:
             return self._sample
         return self.objective if wanted >= n else self.objective.sample(_spread(n, wanted))
 
+    def _trust(self, newton: Found, taken: _Step) -> None:
+        """How long the next step may be, by how well this one kept its promise."""
+        kept = (self.value - taken.value) / newton.promised
+        if taken.length < 1:
+            self._radius = taken.length * newton.length
+        elif kept < _POOR:
+            self._radius = newton.length / 2
+        elif kept > _GOOD:
+            self._radius = max(self._radius, _GROWS * newton.length)
+
     def _search(self, direction: Array, slope: float) -> _Step | None:
         """How far to go along a direction: all the way, or back by parabolas."""
         length = 1.0
@@ -311,10 +345,10 @@ class _Descent:
                 self._blind_steps += 1
                 is_less = abs(dot(gradient, direction)) <= 0.5 * abs(slope)
                 if is_less and self._blind_steps <= _MOST_BLIND_STEPS:
-                    return _Step(parameters, value, gradient)
+                    return _Step(length, parameters, value, gradient)
                 return None
             if value <= self.value + _ENOUGH * length * slope:
-                return _Step(parameters, value, gradient)
+                return _Step(length, parameters, value, gradient)
             length *= 0.1 if not np.isfinite(value) else self._back(length, slope, value)
         return None
 
@@ -357,48 +391,6 @@ def _spread(n: int, size: int) -> NDArray[np.intp]:
 def _most_rows(objective: Objective) -> int:
     row_bytes = objective.n_classes * objective.dtype.itemsize
     return int(max(1, min(_MOST_FACTOR_ROWS, _FACTOR_BYTES // row_bytes)))
-
-
-def _conjugate_gradients(
-    product: Callable[[Array], Array],
-    gradient: Array,
-    image: Array,
-    inverse: Inverse,
-    leave: float,
-    enough: float,
-) -> tuple[Array, int]:
-    """Solve H d = -g until `leave` of the residual is left; and how many products that took.
-
-    Or until as many products again, lowering the quadratic as the last did, would by less than
-    `enough` (Nash and Sofer, 1990).
-    """
-    direction = np.zeros_like(gradient)
-    residual, along = -gradient, -image
-    size = first = dot(gradient, image)
-    products = 0
-    while products < _MOST_PRODUCTS:
-        products += 1
-        curved = product(along)
-        curvature = dot(along, curved)
-        if not curvature > 0:
-            break
-        length = size / curvature
-        direction += length * along
-        if products * length * size / 2 <= enough:
-            break
-        residual -= length * curved
-        image = _centred(inverse(residual))
-        left = dot(residual, image)
-        if not left > leave**2 * first:
-            break
-        along = image + (left / size) * along
-        size = left
-    return direction, products
-
-
-def _centred(x: Array) -> Array:
-    """Without what is the same for all classes, which changes no probability."""
-    return x - x.mean(axis=0) if len(x) > 1 else x
 
 
 def _message(descent: _Descent, gap: float, tol: float, max_iter: int, converged: bool) -> str:

@@ -31,12 +31,27 @@ _BYTES = 1 << 24  # of the largest inverse that is held
 
 @dataclass(frozen=True)
 class Preconditioner:
-    """How to make one, of how many rows, and what that costs in multiplications."""
+    """How to make one.
+
+    Attributes
+    ----------
+    name : str
+    make : callable
+        From an objective.
+    rows : int
+        Of which it is made.
+    cost : float
+        Of making it, in multiplications.
+    learns : bool
+        Whether products with earlier Hessians make it better: where what it leaves out changes less
+        from point to point than it misses.
+    """
 
     name: str
     make: Callable[[Objective], Inverse]
     rows: int
     cost: float
+    learns: bool = False
 
 
 def choose(objective: Objective, rows: int, most_rows: int) -> list[Preconditioner]:
@@ -46,7 +61,7 @@ def choose(objective: Objective, rows: int, most_rows: int) -> list[Precondition
     """
     k, d = objective.shape
     a_pass = cost_of_pass(objective)
-    ladder = [Preconditioner("diagonal", diagonal, rows, a_pass * rows / objective.n_rows)]
+    ladder = [Preconditioner("diagonal", diagonal, rows, 6 * a_pass * rows / objective.n_rows)]
     if not isinstance(objective.features, np.ndarray):
         return ladder
     by_factors = _PRODUCT * rows * d**2 + 30 * d**3
@@ -54,7 +69,7 @@ def choose(objective: Objective, rows: int, most_rows: int) -> list[Precondition
     whole, room = _cost_of_hessian(objective, rows), (k * d) ** 2
     first = 0
     for made, numbers, most_passes in (
-        (Preconditioner("Kronecker factors", kronecker, rows, by_factors), 0, 60),
+        (Preconditioner("Kronecker factors", kronecker, rows, by_factors, learns=True), 0, 60),
         (Preconditioner("Hessian of each class", blocks, rows, by_class), k * d**2, 4),
         (Preconditioner("Hessian", hessian, rows, whole), room, np.inf if k * d <= _SMALL else 8),
     ):
@@ -156,20 +171,19 @@ def kronecker(objective: Objective) -> Inverse:
 
 def diagonal(objective: Objective) -> Inverse:
     """The inverse of the Hessian's diagonal."""
-    X, p = objective.features, objective.probabilities[:, -objective.shape[0] :]  # type: ignore[index]
+    p = objective.probabilities[:, -objective.shape[0] :]  # type: ignore[index]
     slope = 1 - p
     slope *= p
     if objective.weight is not None:
         slope *= objective.weight[:, None]
     total = np.zeros(objective.shape)
-    total[:, : objective.n_features] = slope.T @ (
-        X * X if isinstance(X, np.ndarray) else X.multiply(X)
-    )
+    total[:, : objective.n_features] = objective.square_sums(slope)
     total[:, objective.n_features :] = slope.sum(axis=0, dtype=np.float64)[:, None]
     total /= objective.total_weight
     total += _penalties(objective)
     total = objective.laid_out(np.maximum(total, _floor(total, 1e-12)))
-    return lambda g: g / total
+    found = np.minimum(1 / total, np.finfo(objective.dtype).max).astype(objective.dtype)
+    return lambda g: g * found
 
 
 def _sums(

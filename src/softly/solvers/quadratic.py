@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softly.kernels import chosen as kernels
 from softly.kernels import threads
 from softly.objective import Objective
 from softly.solvers.preconditioners import Inverse, solver_of
 
 Array = NDArray[Any]
-_Block = tuple[NDArray[np.intp], Array]  # variables and their matrix
 
 _BYTES = 1 << 26  # of all blocks together
 _MOST_DENSE, _MOST_SPARSE = 1024, 256  # variables in a block
@@ -25,7 +25,6 @@ _SETTLED = 0.01  # of the variables: if no more changed their sign, the signs ar
 _ALL_THE_WAY = 0.6  # of the curvature, which the slope has to reach (from 0.5 up it pays)
 _MOST_PRODUCTS = 60
 _MOST_STOPS = 4
-_BY_CLASS = 4  # times the entries of a sparse matrix, at most, are worth a way of their own
 
 
 def subgradient(x: Array, slope: Array, l1: Array) -> Array:
@@ -36,56 +35,40 @@ def subgradient(x: Array, slope: Array, l1: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """The Hessian's blocks on the diagonal, all filled up to one size.
-
-    Attributes
-    ----------
-    variables : ndarray of int, shape (blocks, size)
-        Which variables are in a block; their number where there are no more.
-    matrices : ndarray, shape (size, blocks, size)
-        Row j of each block's matrix.
-    """
+class Block:
+    """Some variables, and the Hessian's part that is theirs: (n,) and (n, n)."""
 
     variables: NDArray[np.intp]
-    matrices: Array
+    matrix: Array
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The Hessian's blocks on the diagonal."""
+
+    blocks: list[Block]
 
     def descend(self, x: Array, slope: Array, l1: Array) -> Array:
-        """Where coordinate descent comes to from x, each block as if it were alone.
+        """Where coordinate descent comes to from x, each block as if it were alone."""
+        found = x.copy()
 
-        All blocks move their j-th variables at once.
-        """
-        at = self.variables.T
-        y, to, bound = (np.append(a, 0.0)[at] for a in (x, slope, l1))
-        curvature = np.ascontiguousarray(np.einsum("jbj->jb", self.matrices))
-        bound = bound / curvature
-        to = np.ascontiguousarray(to.T)  # (blocks, size): one row moves at a time
-        first = 0.0
-        for _ in range(_MOST_SWEEPS):
-            largest = 0.0
-            for j, row in enumerate(self.matrices):
-                free = y[j] - to[:, j] / curvature[j]
-                new = free - np.minimum(np.maximum(free, -bound[j]), bound[j])
-                step = new - y[j]
-                if step.any():
-                    y[j] = new
-                    to += step[:, None] * row
-                    largest = max(largest, float((step * step * curvature[j]).max()))
-            first = first or largest
-            if largest <= _SWEPT * first:
-                break
-        found = np.append(x, 0.0)
-        found[at] = y
-        return found[:-1]
+        def one(block: Block) -> None:
+            at = block.variables
+            y, y_slope = x[at], slope[at]
+            kernels.descend(block.matrix, l1[at], _MOST_SWEEPS, _SWEPT, y, y_slope)
+            found[at] = y
+
+        threads.run([partial(one, block) for block in self.blocks])
+        return found
 
     def inverse(self, free: NDArray[np.bool_]) -> Inverse:
         """The inverses of the blocks' parts among the free variables."""
         parts = []
-        for b, variables in enumerate(self.variables):
-            inside = np.append(free, False)[variables]
+        for block in self.blocks:
+            inside = free[block.variables]
             if inside.any():
-                matrix = self.matrices[inside, b][:, inside]
-                parts.append((variables[inside], solver_of(matrix)))
+                matrix = block.matrix[inside][:, inside]
+                parts.append((block.variables[inside], solver_of(matrix)))
 
         def solve(g: Array) -> Array:
             found = np.zeros_like(g)
@@ -96,15 +79,6 @@ class Blocks:
         return solve
 
 
-@dataclass(frozen=True)
-class _Class:
-    """The variables of a class, and their features."""
-
-    x: Callable[[], Any]  # (N, features), as columns where it is sparse
-    variables: NDArray[np.intp]  # of the features
-    intercept: NDArray[np.intp]  # its number, or nothing
-
-
 class Model:
     """The Hessian over the parameters in a mask, at the point that was last asked for."""
 
@@ -112,118 +86,94 @@ class Model:
         self.objective = objective
         self._mask = mask
         self.size = int(mask.sum())
-        number = np.zeros(mask.shape, np.intp)
-        number[mask] = np.arange(self.size)
-        d, X = objective.n_features, objective.features
-        self._dense = isinstance(X, np.ndarray)
-        columns = X if self._dense else X.tocsc()
-        self._classes = []
-        self._entries = 0
-        for c in range(len(mask)):
-            features = np.flatnonzero(mask[c, :d])
-            if self._dense:
-                x = partial(columns.take, features, axis=1)  # a copy, when it is needed
-            else:
-                x = partial(_same, columns[:, features])
-                self._entries += x().nnz
-            self._classes.append(_Class(x, number[c, features], number[c, d:]))
+        self._number = np.zeros(mask.shape, np.intp)
+        self._number[mask] = np.arange(self.size)
 
     def product(self, step: Array) -> Array:
         """The Hessian times a step."""
-        o = self.objective
-        all_entries = len(self._mask) * (0 if self._dense else o.features.nnz)
-        if o.probabilities is None or _BY_CLASS * self._entries >= all_entries:
-            full = np.zeros(self._mask.shape)
-            full[self._mask] = step
-            return o.curvature_along(full)[self._mask]
-        return self._product_by_class(step)
-
-    def _product_by_class(self, step: Array) -> Array:
-        """The same for few entries of a sparse matrix: no class reads the others' features."""
-        o = self.objective
-        assert o.probabilities is not None
-        k = len(self._classes)
-        p = o.probabilities[:, -k:]
-        scores, found = np.empty(p.shape[::-1], p.dtype), np.empty(self.size)
-        small = step.astype(p.dtype)
-
-        # No threads: they would wait for one another's Python between such short products.
-        for c, of in enumerate(self._classes):
-            scores[c] = of.x() @ small[of.variables] + small[of.intercept].sum()
-        scores -= np.einsum("nc,cn->n", p, scores)
-        if o.weight is not None:
-            scores *= o.weight
-        for c, of in enumerate(self._classes):
-            slope = scores[c] * p[:, c]
-            found[of.variables] = (of.x().T @ slope) / o.total_weight
-            found[of.variables] += o.l2 * step[of.variables]
-            found[of.intercept] = slope.sum(dtype=np.float64) / o.total_weight
+        full = np.zeros(self._mask.shape)
+        full[self._mask] = step
+        found: Array = self.objective.curvature_along(full)[self._mask]
         return found
 
     def blocks(self) -> Blocks:
         """Those of each class; of many variables, those of much curvature together."""
-        p = self.objective.probabilities
-        assert p is not None
-        p = p[:, -len(self._classes) :]
+        o, d = self.objective, self.objective.n_features
+        assert o.probabilities is not None
+        p = o.probabilities[:, -len(self._mask) :]
         curvature = p * (1 - p)
-        if self.objective.weight is not None:
-            curvature *= self.objective.weight[:, None]
-        found: list[list[_Block]] = [[] for _ in self._classes]
+        if o.weight is not None:
+            curvature *= o.weight[:, None]
+        is_sparse = not isinstance(o.features, np.ndarray)
+        most = _MOST_SPARSE if is_sparse else _MOST_DENSE
+        most = min(most, max(1, _BYTES // (8 * self.size)))
+        of_features = self._mask[:, :d]
+        if of_features.sum(axis=1).max(initial=0) > most:
+            order = np.argsort(-o.square_sums(curvature), axis=1, kind="stable")
+        else:
+            order = np.broadcast_to(np.arange(d), of_features.shape)
+        make = self._sparse_blocks if is_sparse else self._dense_blocks
+        found: list[list[Block]] = [[] for _ in self._mask]
 
         def of_class(c: int) -> None:
-            found[c] = self._blocks_of(self._classes[c], curvature[:, c])
+            features = order[c][of_features[c][order[c]]]
+            found[c] = make(c, features, np.ascontiguousarray(curvature[:, c]), most)
 
         threads.run([partial(of_class, c) for c in range(len(found))])
-        return _filled([block for of in found for block in of], self.size)
+        return Blocks(_without_flat_ones([block for of in found for block in of]))
 
-    def _blocks_of(self, of: _Class, curvature: Array) -> list[_Block]:
-        most = _MOST_DENSE if self._dense else _MOST_SPARSE
-        most = min(most, max(1, _BYTES // (8 * self.size)))
-        x, variables = of.x(), of.variables
-        if len(variables) > most:
-            squares = x * x if self._dense else x.power(2)
-            order = np.argsort(-(squares.T @ curvature), kind="stable")
-            x, variables = x[:, order], variables[order]
-        starts = range(0, max(len(variables), 1), most)
-        return [
-            self._block(
-                x[:, i : i + most],
-                variables[i : i + most],
-                of.intercept if i == 0 else of.intercept[:0],
-                curvature,
-            )
-            for i in starts
-            if len(variables) + len(of.intercept)
-        ]
+    def _sparse_blocks(self, c: int, features: Array, curvature: Array, most: int) -> list[Block]:
+        """Of all blocks of a class at once: features stand in them one after the other."""
+        o, n = self.objective, len(features)
+        intercept = self._number[c, o.n_features :]
+        size = min(most, n) + len(intercept)
+        count = max(1, -(-n // most))
+        if not size:
+            return []
+        rank = np.arange(n)
+        place = np.full(o.n_features, -1)
+        place[features] = rank // most * size + rank % most
+        grams = np.zeros((count, size, size))
+        kernels.block_grams(
+            *(o.features, place, min(most, n) if len(intercept) else -1),
+            *(curvature.astype(np.float64), grams),
+        )
+        grams /= o.total_weight
+        found = []
+        for b in range(count):
+            some = features[b * most : (b + 1) * most]
+            ends = len(some) + (len(intercept) if b == 0 else 0)
+            matrix = np.ascontiguousarray(grams[b, :ends, :ends])
+            found.append(self._block(c, some, matrix))
+        return found
 
-    def _block(self, x: Any, variables: Array, intercept: Array, curvature: Array) -> _Block:
-        o, n = self.objective, len(variables)
-        weighted = x * curvature[:, None] if self._dense else x.multiply(curvature[:, None]).tocsc()
-        matrix = np.zeros((n + len(intercept),) * 2)
-        product = x.T @ weighted
-        matrix[:n, :n] = product if self._dense else product.toarray()
-        matrix[n:, :n] = weighted.sum(axis=0, dtype=np.float64)
-        matrix[:n, n:] = matrix[n:, :n].T
-        matrix[n:, n:] = curvature.sum(dtype=np.float64)
-        matrix /= o.total_weight
-        matrix[np.arange(n), np.arange(n)] += o.l2
-        return np.append(variables, intercept), matrix
+    def _dense_blocks(self, c: int, features: Array, curvature: Array, most: int) -> list[Block]:
+        o, found = self.objective, []
+        for start in range(0, max(len(features), 1), most):
+            some = features[start : start + most]
+            x = o.features[:, some]
+            if o.fit_intercept and start == 0:
+                x = np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
+            if x.shape[1]:
+                matrix = (x.T @ (x * curvature[:, None])).astype(np.float64)
+                found.append(self._block(c, some, matrix / o.total_weight))
+        return found
+
+    def _block(self, c: int, features: Array, matrix: Array) -> Block:
+        """With the penalty; the intercept comes last, if it is in the matrix."""
+        n = len(features)
+        matrix[np.arange(n), np.arange(n)] += self.objective.l2
+        intercept = self._number[c, self.objective.n_features :][: len(matrix) - n]
+        return Block(np.append(self._number[c, features], intercept), matrix)
 
 
-def _same(x: Any) -> Any:
-    return x
-
-
-def _filled(found: list[_Block], n: int) -> Blocks:
-    size = max(len(at) for at, _ in found)
-    variables = np.full((len(found), size), n)
-    matrices = np.zeros((size, len(found), size))
-    for b, (at, matrix) in enumerate(found):
-        variables[b, : len(at)] = at
-        matrices[: len(at), b, : len(at)] = matrix
-    diagonal = np.einsum("jbj->jb", matrices)  # a view
-    diagonal[:] = np.maximum(diagonal, max(float(diagonal.max()) * 1e-12, 1e-300))
-    return Blocks(variables, matrices)
+def _without_flat_ones(blocks: list[Block]) -> list[Block]:
+    """No variable without any curvature: a division by it would be endless."""
+    diagonals = [np.einsum("jj->j", block.matrix) for block in blocks]  # views
+    largest = max((float(diagonal.max()) for diagonal in diagonals), default=0.0)
+    for diagonal in diagonals:
+        np.maximum(diagonal, max(largest * 1e-12, 1e-300), out=diagonal)
+    return blocks
 
 
 def minimise(

@@ -1,0 +1,357 @@
+"""How the rows of an objective are gone over, whatever lies behind their features.
+
+Rows, and columns, are cut by N, D and K alone; the pieces may run on several threads, and what they
+add up is added in one order, so that all values have the same bits on any number of threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from softly.certificate import ClassMeans
+from softly.kernels import chosen as kernels
+from softly.kernels import threads
+from softly.kernels.blas import one_blas_thread
+
+Array = NDArray[Any]
+
+_STRIPE_BYTES = 1 << 18  # of features, at least
+_SUM_BYTES = 1 << 25  # of the stripes' gradients together
+_FEWEST_STRIPES, _MOST_STRIPES = 4, 32
+_ROWS_A_CLASS = 4  # of a stripe: fewer are not worth adding up its gradient
+_PRECISE_BYTES = 1 << 20  # of features made float64 at once
+_COLUMN_BYTES = 1 << 25  # of a copy of sparse features
+_PIECES = 16
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of each row.
+
+    Attributes
+    ----------
+    features : ndarray or CSR matrix, shape (N, D)
+    target : ndarray, shape (N,) of int64 or (N, K)
+    n_classes : int
+    weight : ndarray of float64, shape (N,), or None
+    rough_weight : ndarray of the features' type, shape (N,), or None
+        The same.
+    """
+
+    features: Any
+    target: Array
+    n_classes: int
+    weight: NDArray[np.float64] | None
+    rough_weight: Array | None
+
+    @property
+    def total_weight(self) -> float:
+        return float(len(self.target) if self.weight is None else self.weight.sum())
+
+    def soft_target(self, dtype: Any) -> Array:
+        """The target in the type of a pass; numbers of classes as they are."""
+        return self.target if self.target.ndim == 1 else self.target.astype(dtype, copy=False)
+
+    def weight_as(self, dtype: Any) -> Array | None:
+        return self.weight if dtype == np.float64 else self.rough_weight
+
+
+class Stripes:
+    """Passes that read every row once: each stripe of rows has sums of its own."""
+
+    is_by_feature = False  # which way sums lie in memory
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._stripes = _stripes(rows.features, rows.n_classes)
+        self._at: Array | None = None  # weights of the last point
+        self.is_by_feature = sp.issparse(rows.features)
+
+    def loss(
+        self, parameters: Array, mean: Array, probabilities: Array | None, dtype: Any
+    ) -> float:
+        """The mean loss; adds its gradient to `mean`, and keeps each row's probabilities."""
+        rows = self._rows
+        weights = self._by_feature(parameters, dtype)
+        self._at = weights.astype(rows.features.dtype, copy=False)
+        if dtype == rows.features.dtype:
+            found = self._of_stripes(partial(self._loss, weights, probabilities))
+        elif not self.is_by_feature:
+            found = self._of_stripes(partial(self._precise_loss, weights, probabilities))
+        elif probabilities is None:
+            found = self._of_stripes(partial(self._loss, weights, None))
+        else:
+            precise = np.empty(probabilities.shape)
+            found = self._of_stripes(partial(self._loss, weights, precise))
+            probabilities[:] = precise
+        self._add_up([slope for _, slope in found], mean)
+        return float(sum(loss for loss, _ in found)) / rows.total_weight
+
+    def curvature(self, direction: Array, mean: Array, probabilities: Array | None) -> None:
+        """Adds the mean loss's Hessian, at the last point, times a direction."""
+        rows = self._rows
+        along = self._by_feature(direction, rows.features.dtype)
+
+        def work(start: int, stop: int) -> Array:
+            product: Array = kernels.linear_curvature(
+                *(rows.features, self._at, along, rows.rough_weight, start, stop, probabilities)
+            )
+            return product
+
+        self._add_up(self._of_stripes(work), mean)
+
+    def class_means(self) -> ClassMeans:
+        parts = self._of_stripes(self._class_sums)
+        total = self._rows.total_weight
+        return ClassMeans(sum(of for of, _ in parts) / total, sum(of for _, of in parts) / total)
+
+    def square_sums(self, slopes: Array) -> Array:
+        """Sums of each row's slopes (N, K) times the squares of its features: (K, D)."""
+        X = self._rows.features
+        sums: Array = slopes.T @ (X * X if isinstance(X, np.ndarray) else X.multiply(X))
+        return sums
+
+    def _by_feature(self, parameters: Array, dtype: Any) -> Array:
+        """(D + 1, K), as the kernels want weights."""
+        rows = self._rows
+        weights = np.zeros((rows.features.shape[1] + 1, rows.n_classes), dtype)
+        weights[: parameters.shape[1], -len(parameters) :] = parameters.T
+        return weights
+
+    def _loss(
+        self, weights: Array, probabilities: Array | None, start: int, stop: int
+    ) -> tuple[float, Array]:
+        rows, dtype = self._rows, weights.dtype
+        target, weight = rows.soft_target(dtype), rows.weight_as(dtype)
+        found: tuple[float, Array] = kernels.linear_loss(
+            *(rows.features, weights, target, weight, start, stop, probabilities)
+        )
+        return found
+
+    def _precise_loss(
+        self, weights: Array, probabilities: Array | None, start: int, stop: int
+    ) -> tuple[float, Array]:
+        """In float64, of float32 features: some rows at a time."""
+        rows, k = self._rows, self._rows.n_classes
+        target = rows.soft_target(np.float64)
+        value, gradient = 0.0, np.zeros(weights.shape[::-1])
+        step = max(1, _PRECISE_BYTES // (8 * max(weights.shape)))
+        for a in range(start, stop, step):
+            b = min(a + step, stop)
+            p = None if probabilities is None else np.empty((b - a, k))
+            weight = None if rows.weight is None else rows.weight[a:b]
+            loss, slope = kernels.linear_loss(
+                rows.features[a:b].astype(np.float64), weights, target[a:b], weight, 0, b - a, p
+            )
+            value += loss
+            gradient += slope
+            if probabilities is not None:
+                probabilities[a:b] = p
+        return value, gradient
+
+    def _of_stripes(self, work: Callable[[int, int], Any]) -> list[Any]:
+        return _in_pieces(work, self._stripes)
+
+    def _add_up(self, sums: list[Array], mean: Array) -> None:
+        total_weight = self._rows.total_weight
+
+        def add(start: int, stop: int) -> None:
+            parts = [each[-len(mean) :, start:stop] for each in sums]
+            part = parts[0].copy()
+            for more in parts[1:]:
+                part += more
+            part /= total_weight
+            mean[:, start:stop] += part
+
+        threads.over_rows(add, mean.shape[1], mean.nbytes * len(sums))
+
+    def _class_sums(self, start: int, stop: int) -> tuple[Array, Array]:
+        X, k = self._rows.features, self._rows.n_classes
+        count = X.size if isinstance(X, np.ndarray) else X.nnz
+        frequency, features = np.zeros(k), np.zeros((k, X.shape[1]))
+        step = max(1, int(_PRECISE_BYTES // (8 * count / X.shape[0] + 1)))
+        for a in range(start, stop, step):
+            some = slice(a, min(a + step, stop))
+            target = _weighted_targets(self._rows, some)
+            frequency += np.asarray(target.sum(axis=0))
+            part = target.T @ X[some]
+            features += part.toarray() if sp.issparse(part) else part
+        return frequency, features
+
+
+class Columns:
+    """Passes over sparse rows that hold them a second time, by columns.
+
+    Rows make their slopes, what each score adds to the loss; then every feature gathers those of
+    the rows that have it. Nothing is scattered, and no piece has sums of its own.
+    """
+
+    is_by_feature = True
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._columns = rows.features.tocsc()
+        n, d = rows.features.shape
+        self._width = kernels.width(rows.n_classes)
+        dtype = rows.features.dtype
+        self._weights = _aligned_zeros((d + 1, self._width), dtype)
+        self._slopes = _aligned_zeros((n, self._width), dtype)
+        self._row_pieces = _pieces(rows.features.indptr)
+        self._column_pieces = _pieces(self._columns.indptr)
+
+    @staticmethod
+    def suit(rows: Rows) -> bool:
+        """Whether a copy of the features is small enough."""
+        X = rows.features
+        if not sp.issparse(X):
+            return False
+        return bool(X.nnz * (X.dtype.itemsize + X.indices.itemsize) <= _COLUMN_BYTES)
+
+    def loss(
+        self, parameters: Array, mean: Array, probabilities: Array | None, dtype: Any
+    ) -> float:
+        """The mean loss; adds its gradient to `mean`, and keeps each row's probabilities."""
+        assert probabilities is not None
+        rows = self._rows
+        precise = dtype != rows.features.dtype
+        weights, slopes, p = self._weights, self._slopes, probabilities
+        if precise:
+            weights, slopes = (_aligned_zeros(a.shape, dtype) for a in (weights, slopes))
+            p = np.empty(p.shape, dtype)
+        self._pack(parameters, weights)
+        target, weight = rows.soft_target(dtype), rows.weight_as(dtype)
+
+        def work(start: int, stop: int) -> float:
+            loss: float = kernels.linear_slopes(
+                *(rows.features, weights, rows.n_classes, target, weight, start, stop, slopes, p)
+            )
+            return loss
+
+        losses = _in_pieces(work, self._row_pieces)
+        if precise:
+            probabilities[:] = p
+        self._gather(slopes, mean)
+        return float(sum(losses)) / rows.total_weight
+
+    def curvature(self, direction: Array, mean: Array, probabilities: Array | None) -> None:
+        """Adds the mean loss's Hessian, at the last point, times a direction."""
+        rows, slopes = self._rows, self._slopes
+        self._pack(direction, self._weights)
+
+        def work(start: int, stop: int) -> None:
+            kernels.linear_slopes_along(
+                *(rows.features, self._weights, rows.n_classes, rows.rough_weight, start, stop),
+                *(slopes, probabilities),
+            )
+
+        _in_pieces(work, self._row_pieces)
+        self._gather(slopes, mean)
+
+    def class_means(self) -> ClassMeans:
+        rows = self._rows
+        each = 1.0 if rows.weight is None else rows.weight
+        slopes = _aligned_zeros(self._slopes.shape, np.float64)
+        if rows.target.ndim == 1:
+            slopes[np.arange(len(slopes)), rows.target] = each
+        else:
+            slopes[:, : rows.n_classes] = rows.target * np.reshape(each, (-1, 1))
+        mean = np.zeros((rows.features.shape[1] + 1, rows.n_classes)).T
+        self._gather(slopes, mean)
+        return ClassMeans(mean[:, -1] / mean[:, -1].sum(), mean[:, :-1])
+
+    def square_sums(self, slopes: Array) -> Array:
+        """Sums of each row's slopes (N, K) times the squares of its features: (K, D)."""
+        k = slopes.shape[1]
+        padded = _aligned_zeros((len(slopes), kernels.width(k)), slopes.dtype)
+        padded[:, :k] = slopes
+        c = self._columns
+        squares = sp.csc_array((c.data * c.data, c.indices, c.indptr), shape=c.shape)
+        sums: Array = np.zeros((squares.shape[1] + 1, k))
+        self._gather_into(sums, squares, padded, 1.0)
+        return sums[:-1].T
+
+    def _pack(self, parameters: Array, weights: Array) -> None:
+        """By feature, as the kernels want them; the classes padded."""
+        last = self._rows.n_classes
+
+        def copy(start: int, stop: int) -> None:
+            weights[start:stop, last - len(parameters) : last] = parameters.T[start:stop]
+
+        threads.over_rows(copy, parameters.shape[1], parameters.nbytes)
+
+    def _gather(self, slopes: Array, mean: Array) -> None:
+        k, total = self._rows.n_classes, mean.T
+        direct = total.flags.c_contiguous and total.shape == (len(self._weights), k)
+        if not direct:
+            total = np.zeros((len(self._weights), k), mean.dtype)
+        self._gather_into(total, self._columns, slopes, 1 / self._rows.total_weight)
+        if not direct:
+            mean += total.T[-len(mean) :, : mean.shape[1]]
+
+    def _gather_into(self, total: Array, columns: Any, slopes: Array, scale: float) -> None:
+        def work(start: int, stop: int) -> None:
+            kernels.linear_gather(columns, slopes, start, stop, scale, total)
+
+        count = len(total) - 1
+        _in_pieces(work, [*self._column_pieces, (count, count + 1)])  # the last: the intercepts
+
+
+def over(rows: Rows, keeps: bool) -> Stripes | Columns:
+    """The passes that suit the features, and whether a number for each row and class is kept."""
+    return Columns(rows) if keeps and Columns.suit(rows) else Stripes(rows)
+
+
+def _aligned_zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Zeros that begin on a line of memory, so that a row of them lies in as few as may be."""
+    size = shape[0] * shape[1] * np.dtype(dtype).itemsize
+    room = np.zeros(size + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    zeros: Array = room[start : start + size].view(dtype).reshape(shape)
+    return zeros
+
+
+def _in_pieces(work: Callable[[int, int], Any], pieces: list[tuple[int, int]]) -> list[Any]:
+    found: list[Any] = [None] * len(pieces)
+
+    def one(i: int) -> None:
+        found[i] = work(*pieces[i])
+
+    with one_blas_thread:
+        threads.run([partial(one, i) for i in range(len(found))])
+    return found
+
+
+def _pieces(starts: Array) -> list[tuple[int, int]]:
+    """Rows (or columns) cut where each piece has as many entries as the others."""
+    count, entries = len(starts) - 1, int(starts[-1])
+    pieces = min(_PIECES, max(1, entries // _STRIPE_BYTES * 8))
+    inner = np.searchsorted(starts, np.linspace(0, entries, pieces + 1)[1:-1])
+    edges = np.unique([0, *np.minimum(inner, count), count])
+    return list(itertools.pairwise(edges.tolist()))
+
+
+def _stripes(X: Any, n_classes: int) -> list[tuple[int, int]]:
+    n, d = X.shape
+    size = (X.size if isinstance(X, np.ndarray) else X.nnz) * X.dtype.itemsize
+    fit = max(_FEWEST_STRIPES, _SUM_BYTES // (8 * n_classes * (d + 1)))
+    count = min(_MOST_STRIPES, fit, size // _STRIPE_BYTES)
+    count = max(1, min(count, n // (_ROWS_A_CLASS * n_classes)))
+    return list(itertools.pairwise(np.linspace(0, n, count + 1).astype(int).tolist()))
+
+
+def _weighted_targets(rows: Rows, some: slice) -> Any:
+    target = rows.target[some]
+    weight = np.ones(len(target)) if rows.weight is None else rows.weight[some]
+    if target.ndim == 1:
+        at = (weight, target, np.arange(len(target) + 1))
+        return sp.csr_array(at, shape=(len(target), rows.n_classes))
+    shares: Array = target * weight[:, None]
+    return shares
