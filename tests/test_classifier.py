@@ -1,9 +1,11 @@
 """SoftmaxClassifier against scikit-learn's own contract and its LogisticRegression."""
 
 import pickle
+import re
 import subprocess
 import sys
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -122,6 +124,42 @@ def test_warm_start_goes_on_where_it_stopped():
         warm.fit(X, y + 1)
 
 
+@pytest.mark.parametrize(
+    ("n", "d", "k", "form"),
+    [
+        (20_000, 50, 5, np.asarray),
+        (3000, 700, 10, np.asarray),
+        (2000, 400, 300, np.asarray),
+        (600, 1500, 500, np.asarray),
+        (20_000, 3000, 20, sp.csr_array),
+        (3000, 30_000, 40, sp.csr_array),
+    ],
+)
+@pytest.mark.parametrize("l1_ratio", [0, 1])
+def test_no_more_memory_than_the_fit_says(n, d, k, form, l1_ratio, capsys):
+    rng = np.random.default_rng(0)
+    X = (
+        rng.normal(size=(n, d))
+        if form is np.asarray
+        else sp.random_array((n, d), density=30 / d, rng=rng)
+    )
+    X = form(X).astype(np.float32)
+    y = np.append(np.arange(k), rng.integers(k, size=n - k))
+    model = softly.SoftmaxClassifier(C=0.01, l1_ratio=l1_ratio, max_iter=4, tol=0, verbose=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X[: 3 * k], y[: 3 * k])
+        capsys.readouterr()
+        tracemalloc.start()
+        try:
+            model.fit(X, y)
+            held = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    said = re.match(r"at most ([\d,]+) bytes", capsys.readouterr().out)
+    assert held <= int(said[1].replace(",", ""))
+
+
 def test_what_the_fit_says_of_itself(capsys):
     X, y = digits()
     passes = []
@@ -137,7 +175,9 @@ def test_what_the_fit_says_of_itself(capsys):
     loss = -log_p[np.arange(len(y)), y].sum() + 0.5 * (model.coef_**2).sum()
     assert model.objective_ == pytest.approx(loss / len(y))
     softly.SoftmaxClassifier(tol=1e-2, verbose=True).fit(X, y)
-    assert capsys.readouterr().out.startswith("pass 1.0: objective 2.302585, gap ")
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == f"at most {2**26 + 8 * 8 * 10 * 65 + 8 * 65**2:,} bytes are held beside X"
+    assert second.startswith("pass 1.0: objective 2.302585, gap ")
 
 
 def test_a_fit_that_stops_early_warns_with_what_to_do():

@@ -5,26 +5,25 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model._base import LinearClassifierMixin, SparseCoefMixin
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from softly import targets
 from softly.functions import log_softmax, softmax
+from softly.inputs import FEATURES, check_fit, prepared
 from softly.objective import Objective
 from softly.solvers.auto import solve
 from softly.solvers.result import Pass
+from softly.solvers.stream import Past, learn
 
 Array = NDArray[Any]
-
-_LITTLE = 1 << 20  # bytes
 
 
 class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):  # type: ignore[misc]
@@ -79,6 +78,9 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
         or with classes that a plane parts.
     solver_ : str
         The solver that was chosen, and what it was preconditioned by.
+    precision_ : ndarray, shape (P, P), or of the parameters' shape
+        After `partial_fit` alone: the Hessian, by P = K (D + 1) parameters, of all that was seen
+        and the penalty; of many parameters, its diagonal.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where `X` had column names.
@@ -100,6 +102,8 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
     >>> model.predict_proba(X[:1]).round(2)
     array([[0.98, 0.02, 0.  ]])
     """
+
+    _takes_streams = True
 
     def __init__(
         self,
@@ -150,20 +154,9 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
             If X holds NaN or infinity, y one class only (of a weight above 0) or rows that are no
             shares, or a parameter makes no sense.
         """
-        self._check_parameters()
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            accept_large_sparse=True,
-            dtype=[np.float64, np.float32],
-            order="C",
-            multi_output=True,
-        )
-        _check_size(X)
-        if sp.issparse(X) and X.shape[0] * X.shape[1] * X.dtype.itemsize <= _LITTLE:
-            X = X.toarray()  # solved exactly, and faster
+        check_fit(C=self.C, l1_ratio=self.l1_ratio, tol=self.tol, max_iter=self.max_iter)
+        X, y = validate_data(self, X, y, multi_output=True, **FEATURES)
+        X = prepared(X)
         known = targets.read(X, y, sample_weight, self.class_weight)
         classes, total = known.classes, known.total_weight
         objective = Objective(
@@ -175,6 +168,8 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
             l1=self.l1_ratio / (self.C * total),
             fit_intercept=self.fit_intercept,
         )
+        if self.verbose is True:
+            print(f"at most {objective.most_bytes:,} bytes are held beside X")
         result = solve(
             objective,
             self._start(objective, classes),
@@ -184,19 +179,83 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
         )
         if not result.converged:
             warnings.warn(result.message, ConvergenceWarning, stacklevel=2)
-        parameters = result.parameters.astype(X.dtype)
-        self.classes_ = classes
-        self.coef_ = np.ascontiguousarray(parameters[:, : X.shape[1]])
-        self.intercept_ = (
-            parameters[:, -1].copy()
-            if self.fit_intercept
-            else np.zeros(len(parameters), parameters.dtype)
-        )
+        self._keep_parameters(result.parameters.astype(X.dtype), classes)
         self.n_iter_ = np.array([result.n_iter], dtype=np.int32)
         self.n_passes_ = result.n_passes
         self.objective_ = result.objective
         self.optimality_gap_ = result.gap
         self.solver_ = result.solver
+        self.__dict__.pop("precision_", None)
+        return self
+
+    @available_if(lambda self: self._takes_streams)  # type: ignore[untyped-decorator]
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> SoftmaxClassifier:
+        r"""Learn from some more rows, which need not be kept.
+
+        What earlier rows said is remembered as a quadratic around the coefficients that they led
+        to (an online Laplace approximation): after the last batch the coefficients are near those
+        of one `fit` to all rows, nearer the larger the batches are. `C` means what it means there,
+        however the rows come. Up to 1024 parameters, of K (D + 1), the quadratic is whole, and of
+        more parameters it has a curvature for each. Batches are to be drawn by chance: a classifier
+        that has seen but one class is sure of it, and slow to learn another.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix, shape (N, D)
+            Features, finite.
+        y : array_like, shape (N,)
+            Labels, among `classes`.
+        classes : array_like, shape (K,)
+            All labels there will be: needed with the first batch. After `fit`, of which nothing is
+            kept but the classes, a stream begins anew, with a warning.
+        sample_weight : array_like, shape (N,), optional
+            Weights of the rows, not negative.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the classes are not said with the first batch, y has others, or the classifier has
+            an L1 penalty or balanced class weights.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.datasets import load_iris
+        >>> import softly
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = softly.SoftmaxClassifier()
+        >>> for rows in np.array_split(np.random.default_rng(0).permutation(150), 5):
+        ...     model = model.partial_fit(X[rows], y[rows], classes=[0, 1, 2])
+        >>> round(model.score(X, y), 2)
+        0.97
+        """
+        check_fit(C=self.C)
+        is_first = not hasattr(self, "precision_")
+        self._check_stream()
+        X, y = validate_data(self, X, y, reset=is_first, **FEATURES)
+        known = targets.read_batch(
+            *(X, y, sample_weight, self.class_weight),
+            classes=classes,
+            known=getattr(self, "classes_", None),
+        )
+        if is_first and hasattr(self, "coef_"):
+            warnings.warn(
+                "fit does not keep what its rows said: partial_fit begins anew", stacklevel=2
+            )
+        past = None if is_first else Past(self._parameters(), vars(self)["precision_"])
+        learnt = learn(prepared(X), known, past, 1 / self.C, self.fit_intercept)
+        self._keep_parameters(learnt.past.centre.astype(X.dtype), known.classes)
+        self.precision_ = learnt.past.precision
+        self.n_iter_ = np.array([learnt.n_iter], dtype=np.int32)
+        self.n_passes_ = learnt.n_passes
+        self.objective_, self.optimality_gap_ = np.nan, np.inf
+        self.solver_ = "online Laplace"
         return self
 
     def predict_proba(self, X: Any) -> Array:
@@ -233,23 +292,29 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
         scores = self.decision_function(X)
         return scores if scores.ndim == 2 else np.stack([np.zeros_like(scores), scores], axis=1)
 
-    def _check_parameters(self) -> None:
-        for name, held, needed in (
-            ("C", isinstance(self.C, Real) and self.C > 0, "a number above 0"),
-            (
-                "l1_ratio",
-                isinstance(self.l1_ratio, Real) and 0 <= self.l1_ratio <= 1,
-                "a number from 0 to 1",
-            ),
-            ("tol", isinstance(self.tol, Real) and self.tol >= 0, "a number, 0 or above"),
-            (
-                "max_iter",
-                isinstance(self.max_iter, Integral) and self.max_iter >= 1,
-                "a whole number from 1 up",
-            ),
-        ):
-            if not held:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, but {needed} is needed")
+    def _check_stream(self) -> None:
+        if self.l1_ratio:
+            raise ValueError(f"partial_fit needs l1_ratio=0, but it is {self.l1_ratio!r}")
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight is 'balanced', but no batch knows how frequent classes are in all: "
+                "give a dict to partial_fit's classifier"
+            )
+
+    def _keep_parameters(self, parameters: Array, classes: Array) -> None:
+        d = self.n_features_in_
+        self.classes_ = classes
+        self.coef_ = np.ascontiguousarray(parameters[:, :d])
+        self.intercept_ = (
+            parameters[:, -1].copy()
+            if self.fit_intercept
+            else np.zeros(len(parameters), parameters.dtype)
+        )
+
+    def _parameters(self) -> Array:
+        """As solvers have them, in float64."""
+        parts = [self.coef_, self.intercept_[:, None]] if self.fit_intercept else [self.coef_]
+        return np.concatenate(parts, axis=1).astype(np.float64)
 
     def _start(self, objective: Objective, classes: Array) -> Array:
         start = np.zeros(objective.shape)
@@ -260,9 +325,7 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
                 f"warm_start=True, but the last fit had the classes {self.classes_} and this one "
                 f"has {classes}: use a new classifier"
             )
-        start[:, : objective.n_features] = self.coef_
-        if self.fit_intercept:
-            start[:, -1] = self.intercept_
+        start[:] = self._parameters()
         return start
 
     def _reporter(self) -> Callable[[Pass], None] | None:
@@ -279,15 +342,3 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
             )
 
         return line
-
-
-def _check_size(X: Any) -> None:
-    """Squares of features are added up on the way."""
-    values = X.data if sp.issparse(X) else X
-    largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
-    most = float(np.finfo(X.dtype).max) ** 0.4
-    if largest > most:
-        raise ValueError(
-            f"X holds numbers as large as {largest:.1g}, but from {most:.0e} on sums of squares "
-            f"overflow in {X.dtype}: scale the columns (sklearn.preprocessing.MaxAbsScaler)"
-        )

@@ -22,7 +22,8 @@ from sklearn.utils.validation import _check_method_params, validate_data
 
 from softly import targets
 from softly.classifier import SoftmaxClassifier
-from softly.path import along, check_search, grid_of, objective_of
+from softly.inputs import FEATURES, check_fit, prepared
+from softly.path import along, grid_of, objective_of
 from softly.solvers.result import Pass
 from softly.targets import Targets
 
@@ -245,6 +246,8 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
     array([[-0.64, -0.14, -0.06]])
     """
 
+    _takes_streams = False  # folds need all rows at once
+
     # As scikit-learn has it, for its `score` takes what the scorer takes.
     __metadata_request__score = {"sample_weight": metadata_routing.UNUSED}  # noqa: RUF012
 
@@ -303,13 +306,8 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         _raise_for_params(params, self, "fit")
         l1_ratios = self._check_search()
         Cs = grid_of(self.Cs)
-        X, y = validate_data(
-            *(self, X, y),
-            accept_sparse="csr",
-            accept_large_sparse=True,
-            dtype=[np.float64, np.float32],
-            order="C",
-        )
+        X, y = validate_data(self, X, y, **FEATURES)
+        X = prepared(X)
         check_classification_targets(y)
         known = targets.read(X, y, sample_weight, self.class_weight)
         routed = self._routed(sample_weight, params)
@@ -387,7 +385,7 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
             raise ValueError(
                 f"l1_ratios is {self.l1_ratios!r}, but a list of numbers from 0 to 1 is needed"
             )
-        check_search(float(ratios[0]), self.tol, self.max_iter)
+        check_fit(tol=self.tol, max_iter=self.max_iter)
         return ratios
 
     def _routed(self, sample_weight: Any, params: dict[str, Any]) -> Bunch:

@@ -15,6 +15,7 @@ from softly.passes import Rows
 Array = NDArray[Any]
 
 _KEPT_BYTES = 1 << 24  # of probabilities
+_HELD_BYTES, _COPIES = 1 << 26, 8
 _MEAN_ROWS = 1 << 10
 
 
@@ -89,6 +90,17 @@ class Objective:
         """Of the parameters: a row for each class (one for two classes), b in the last column."""
         n_rows = 1 if self.n_classes == 2 else self.n_classes
         return n_rows, self.n_features + int(self.fit_intercept)
+
+    @property
+    def most_bytes(self) -> int:
+        """What a fit holds beside the rows, at most.
+
+        Probabilities, a sample and sums of stripes, some copies of the parameters, and for dense
+        features a matrix of them.
+        """
+        k, d = self.shape
+        of_features = 8 * d * d if isinstance(self.features, np.ndarray) else 0
+        return _HELD_BYTES + _COPIES * 8 * k * d + of_features
 
     def value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
         """F and its gradient, float64, at parameters of `shape`: one pass over the data."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_X_y
 
 from softly import targets
+from softly.inputs import FEATURES, check_fit, prepared
 from softly.objective import Objective
 from softly.solvers.auto import solve
 from softly.solvers.result import Pass, Result
@@ -117,16 +118,10 @@ def regularization_path(
     >>> path.objectives.round(2)
     array([0.75, 0.19, 0.05])
     """
-    check_search(l1_ratio, tol, max_iter)
+    check_fit(l1_ratio=l1_ratio, tol=tol, max_iter=max_iter)
     grid = grid_of(Cs)
-    X, y = check_X_y(
-        *(X, y),
-        accept_sparse="csr",
-        accept_large_sparse=True,
-        dtype=[np.float64, np.float32],
-        order="C",
-        multi_output=True,
-    )
+    X, y = check_X_y(X, y, multi_output=True, **FEATURES)
+    X = prepared(X)
     known = targets.read(X, y, sample_weight, class_weight)
     objective = objective_of(X, known, known.weight, fit_intercept)
     results: list[Any] = [None] * len(grid)
@@ -224,19 +219,6 @@ def grid_of(Cs: Any) -> NDArray[np.float64]:
             f"Cs is {Cs!r}, but a whole number from 1 up, or a list of numbers above 0, is needed"
         )
     return grid
-
-
-def check_search(l1_ratio: float, tol: float, max_iter: int) -> None:
-    """Raise ValueError for a parameter that makes no sense."""
-    is_share = isinstance(l1_ratio, Real) and 0 <= l1_ratio <= 1
-    is_count = isinstance(max_iter, Integral) and max_iter >= 1
-    for name, value, held, needed in (
-        ("l1_ratio", l1_ratio, is_share, "a number from 0 to 1"),
-        ("tol", tol, isinstance(tol, Real) and tol >= 0, "a number, 0 or above"),
-        ("max_iter", max_iter, is_count, "a whole number from 1 up"),
-    ):
-        if not held:
-            raise ValueError(f"{name} is {value!r}, but {needed} is needed")
 
 
 def _entropy(objective: Objective) -> float:

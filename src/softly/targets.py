@@ -64,6 +64,46 @@ def read(X: Any, y: Any, sample_weight: Any, class_weight: Any) -> Targets:
     return Targets(classes, values, weight)
 
 
+def read_batch(
+    X: Any, y: Any, sample_weight: Any, class_weight: Any, *, classes: Any, known: Array | None
+) -> Targets:
+    """Targets of some of the rows: labels among `classes`, or those `known` from earlier batches.
+
+    Raises
+    ------
+    ValueError
+        If the classes are not said at first, change later, or y has others.
+    """
+    if classes is None and known is None:
+        raise ValueError(
+            "classes is None, but the first batch needs all labels there will be: "
+            "partial_fit(X, y, classes=...)"
+        )
+    every = known if classes is None else np.unique(classes)
+    assert every is not None
+    if known is not None and not np.array_equal(every, known):
+        raise ValueError(f"classes is {every}, but the first batch had {known}: they cannot change")
+    if len(every) < 2:
+        raise ValueError(f"classes is {every}, but a classifier needs two or more")
+    y = column_or_1d(y, warn=True)
+    check_classification_targets(y)
+    index = np.minimum(np.searchsorted(every, y), len(every) - 1).astype(np.int64)
+    strange = every[index] != y
+    if strange.any():
+        raise ValueError(
+            f"y has the label {y[strange].tolist()[0]!r}, but classes is {every}: all labels there "
+            "will be are said with the first batch"
+        )
+    weight = None
+    if sample_weight is not None or class_weight is not None:
+        weight = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
+        )
+    if class_weight is not None:
+        weight *= np.array([float(class_weight.get(label, 1)) for label in every.tolist()])[index]
+    return Targets(every, index, weight)
+
+
 def _labels(y: Array) -> tuple[Array, Array]:
     y = column_or_1d(y, warn=True)
     check_classification_targets(y)

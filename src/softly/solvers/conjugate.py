@@ -154,7 +154,8 @@ class _Metric:
 
 def centred(x: Array) -> Array:
     """Without what is the same for all classes, which changes no probability."""
-    return x - x.mean(axis=0) if len(x) > 1 else x
+    found: Array = x - x.mean(axis=0) if len(x) > 1 else x
+    return found
 
 
 def _pieces(shape: tuple[int, ...]) -> list[slice]:

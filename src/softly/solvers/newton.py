@@ -78,6 +78,7 @@ def _newton(
         del sample  # before the next is made
     factored = factored or _some_rows(objective, ladder[0].rows)
     descent = _Descent(objective, factored, ladder, parameters, on_pass, read)
+    del factored  # it may have to make room for more rows
     converged = descent.run(tol, max_iter, proof)
     gap = descent.gap()
     return Result(
@@ -311,19 +312,21 @@ class _Descent:
         self._spent_on_this += self._spent
         while self._better and self._spent_on_this >= 2 * self._better[0].cost:
             self.preconditioner, self._spent_on_this = self._better.pop(0), 0.0
-            self._sample = self._more_rows()
+            self._take_more_rows()
         if self._sample is not self.objective:
             self._sample.value_and_gradient(self.parameters)
+        self._inverse = None  # before there are two
         self._inverse = self.preconditioner.make(self._sample)
         self._spent = 0.0
         return self._inverse
 
-    def _more_rows(self) -> Objective:
+    def _take_more_rows(self) -> None:
         """A larger sample, if the preconditioner wants one."""
         n, wanted = self.objective.n_rows, self.preconditioner.rows
-        if wanted < 2 * self._sample.n_rows:
-            return self._sample
-        return self.objective if wanted >= n else self.objective.sample(_spread(n, wanted))
+        if wanted >= 2 * self._sample.n_rows:
+            self._inverse, self._sample = None, self.objective  # let go of the smaller one
+            if wanted < n:
+                self._sample = self.objective.sample(_spread(n, wanted))
 
     def _trust(self, newton: Found, taken: _Step) -> None:
         """How long the next step may be, by how well this one kept its promise."""

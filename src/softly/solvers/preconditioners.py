@@ -158,7 +158,9 @@ def kronecker(objective: Objective) -> Inverse:
 
     classes, features = _sums(objective, add, (k, k), (d, d))
     values, vectors = np.linalg.eigh(classes / objective.total_weight)
-    lengths, axes = np.linalg.eigh(features / max(classes.trace(), np.finfo(float).tiny))
+    features /= max(classes.trace(), np.finfo(float).tiny)
+    # In place: D x D is the largest thing here.
+    lengths, axes = scipy.linalg.eigh(features.T, driver="evd", overwrite_a=True)
     curvature = np.outer(np.maximum(values, 0), np.maximum(lengths, 0))
     curvature += max(objective.l2, _floor(curvature, float(np.finfo(objective.dtype).eps)))
 
@@ -171,6 +173,14 @@ def kronecker(objective: Objective) -> Inverse:
 
 def diagonal(objective: Objective) -> Inverse:
     """The inverse of the Hessian's diagonal."""
+    total = diagonal_of(objective)
+    total = objective.laid_out(np.maximum(total, _floor(total, 1e-12)))
+    found = np.minimum(1 / total, np.finfo(objective.dtype).max).astype(objective.dtype)
+    return lambda g: g * found
+
+
+def diagonal_of(objective: Objective) -> Array:
+    """The Hessian's diagonal, of the objective's shape."""
     p = objective.probabilities[:, -objective.shape[0] :]  # type: ignore[index]
     slope = 1 - p
     slope *= p
@@ -181,9 +191,7 @@ def diagonal(objective: Objective) -> Inverse:
     total[:, objective.n_features :] = slope.sum(axis=0, dtype=np.float64)[:, None]
     total /= objective.total_weight
     total += _penalties(objective)
-    total = objective.laid_out(np.maximum(total, _floor(total, 1e-12)))
-    found = np.minimum(1 / total, np.finfo(objective.dtype).max).astype(objective.dtype)
-    return lambda g: g * found
+    return total
 
 
 def _sums(
@@ -208,6 +216,7 @@ def _sums(
         for start in range(edges[i], edges[i + 1], step):
             some = slice(start, min(start + step, edges[i + 1]))
             x = objective.features[some].astype(dtype or objective.dtype, copy=False)
+            x = x if isinstance(x, np.ndarray) else x.toarray()
             p = every[some, -k:].astype(x.dtype, copy=False)
             if objective.fit_intercept:
                 ones = np.ones((len(x), 1), x.dtype)
