@@ -130,7 +130,7 @@ def test_warm_start_goes_on_where_it_stopped():
         (20_000, 50, 5, np.asarray),
         (3000, 700, 10, np.asarray),
         (2000, 400, 300, np.asarray),
-        (600, 1500, 500, np.asarray),
+        (600, 1500, 200, np.asarray),
         (20_000, 3000, 20, sp.csr_array),
         (3000, 30_000, 40, sp.csr_array),
     ],
