@@ -282,3 +282,47 @@ def test_the_same_bits_on_any_number_of_threads(monkeypatch):
         assert done.returncode == 0, done.stderr
         digests.add(done.stdout)
     assert len(digests) == 1
+
+
+class Follower:
+    """A callback that keeps what it is told."""
+
+    def __init__(self):
+        self.begun, self.ended, self.scores, self.open = 0, 0, [], False
+
+    def setup(self, estimator, context):
+        self.open = True
+
+    def teardown(self, estimator, context):
+        self.open = False
+
+    def on_fit_task_begin(self, estimator, context):
+        self.begun += 1
+
+    def on_fit_task_end(self, estimator, context, *, X, y, fitted_estimator):
+        self.ended += 1
+        if fitted_estimator is not None:
+            self.scores.append(fitted_estimator.score(X, y))
+
+
+@pytest.mark.skipif(
+    not hasattr(softly.SoftmaxClassifier, "set_callbacks"), reason="scikit-learn has no callbacks"
+)
+@pytest.mark.parametrize("l1_ratio", [0, 1])
+def test_callbacks_follow_the_passes(l1_ratio):
+    X, y = digits()
+    follower, passes = Follower(), []
+    model = softly.SoftmaxClassifier(0.1, l1_ratio=l1_ratio, verbose=passes.append)
+    model.set_callbacks(follower).fit(X, y)
+    assert follower.begun == follower.ended == len(passes) + 2  # one that was not taken, and all
+    assert len(follower.scores) == len(passes)
+    assert follower.scores[-1] == model.score(X, y) > follower.scores[0]
+    assert not follower.open
+    alone = softly.SoftmaxClassifier(0.1, l1_ratio=l1_ratio).fit(X, y)
+    np.testing.assert_array_equal(model.coef_, alone.coef_)
+    search = softly.SoftmaxClassifierCV(Cs=[0.1, 1], l1_ratios=[l1_ratio], cv=3)
+    search.set_callbacks(follower).fit(X[:300], y[:300])
+    assert follower.begun == follower.ended > len(passes) + 2
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(X * np.nan, y)
+    assert not follower.open

@@ -16,6 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from softly import targets
+from softly.callbacks import CallbackSupportMixin, Tasks, with_callbacks
 from softly.functions import log_softmax, softmax
 from softly.inputs import FEATURES, check_fit, prepared
 from softly.objective import Objective
@@ -26,7 +27,12 @@ from softly.solvers.stream import Past, learn
 Array = NDArray[Any]
 
 
-class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator):  # type: ignore[misc]
+class SoftmaxClassifier(
+    CallbackSupportMixin,  # type: ignore[misc]
+    LinearClassifierMixin,  # type: ignore[misc]
+    SparseCoefMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     r"""Multinomial logistic regression: scikit-learn's `LogisticRegression`, faster.
 
     Minimises scikit-learn's objective to the letter,
@@ -131,6 +137,7 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
         tags.input_tags.sparse = True
         return tags
 
+    @with_callbacks  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SoftmaxClassifier:
         """Find the coefficients.
 
@@ -155,6 +162,7 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
             shares, or a parameter makes no sense.
         """
         check_fit(C=self.C, l1_ratio=self.l1_ratio, tol=self.tol, max_iter=self.max_iter)
+        tasks = Tasks(self, X, y, sample_weight)
         X, y = validate_data(self, X, y, multi_output=True, **FEATURES)
         X = prepared(X)
         known = targets.read(X, y, sample_weight, self.class_weight)
@@ -175,17 +183,18 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
             self._start(objective, classes),
             tol=self.tol,
             max_iter=self.max_iter,
-            on_pass=self._reporter(),
+            on_pass=self._reporter(tasks, X.dtype, classes),
         )
         if not result.converged:
             warnings.warn(result.message, ConvergenceWarning, stacklevel=2)
-        self._keep_parameters(result.parameters.astype(X.dtype), classes)
+        self.__dict__.update(self._attributes(result.parameters.astype(X.dtype), classes))
         self.n_iter_ = np.array([result.n_iter], dtype=np.int32)
         self.n_passes_ = result.n_passes
         self.objective_ = result.objective
         self.optimality_gap_ = result.gap
         self.solver_ = result.solver
         self.__dict__.pop("precision_", None)
+        tasks.end()
         return self
 
     @available_if(lambda self: self._takes_streams)  # type: ignore[untyped-decorator]
@@ -248,9 +257,9 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
             warnings.warn(
                 "fit does not keep what its rows said: partial_fit begins anew", stacklevel=2
             )
-        past = None if is_first else Past(self._parameters(), vars(self)["precision_"])
+        past = None if is_first else Past(self._parameters(), self.__dict__["precision_"])
         learnt = learn(prepared(X), known, past, 1 / self.C, self.fit_intercept)
-        self._keep_parameters(learnt.past.centre.astype(X.dtype), known.classes)
+        self.__dict__.update(self._attributes(learnt.past.centre.astype(X.dtype), known.classes))
         self.precision_ = learnt.past.precision
         self.n_iter_ = np.array([learnt.n_iter], dtype=np.int32)
         self.n_passes_ = learnt.n_passes
@@ -301,15 +310,14 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
                 "give a dict to partial_fit's classifier"
             )
 
-    def _keep_parameters(self, parameters: Array, classes: Array) -> None:
+    def _attributes(self, parameters: Array, classes: Array) -> dict[str, Array]:
+        """What it takes to predict."""
         d = self.n_features_in_
-        self.classes_ = classes
-        self.coef_ = np.ascontiguousarray(parameters[:, :d])
-        self.intercept_ = (
-            parameters[:, -1].copy()
-            if self.fit_intercept
-            else np.zeros(len(parameters), parameters.dtype)
+        intercept = (
+            parameters[:, -1].copy() if self.fit_intercept else np.zeros_like(parameters[:, 0])
         )
+        coef = np.ascontiguousarray(parameters[:, :d])
+        return {"classes_": classes, "coef_": coef, "intercept_": intercept}
 
     def _parameters(self) -> Array:
         """As solvers have them, in float64."""
@@ -328,17 +336,27 @@ class SoftmaxClassifier(LinearClassifierMixin, SparseCoefMixin, BaseEstimator): 
         start[:] = self._parameters()
         return start
 
-    def _reporter(self) -> Callable[[Pass], None] | None:
-        if callable(self.verbose):
-            return self.verbose
-        if not self.verbose:
-            return None
-        began = time.perf_counter()
+    def _reporter(self, tasks: Tasks, dtype: Any, classes: Array) -> Callable[[Pass], None] | None:
+        """What a pass is told to: `verbose`, and scikit-learn's callbacks."""
+        tell = self.verbose if callable(self.verbose) else _printer() if self.verbose else None
+        if not tasks.are_followed:
+            return tell
 
-        def line(done: Pass) -> None:
-            print(
-                f"pass {done.number:.1f}: objective {done.objective:.6f}, "
-                f"gap {done.gap:.1e}, {time.perf_counter() - began:.2f} s"
-            )
+        def on_pass(done: Pass) -> None:
+            if tell is not None:
+                tell(done)
+            tasks.passed(lambda: self._attributes(done.parameters.astype(dtype), classes))
 
-        return line
+        return on_pass
+
+
+def _printer() -> Callable[[Pass], None]:
+    began = time.perf_counter()
+
+    def line(done: Pass) -> None:
+        print(
+            f"pass {done.number:.1f}: objective {done.objective:.6f}, "
+            f"gap {done.gap:.1e}, {time.perf_counter() - began:.2f} s"
+        )
+
+    return line

@@ -21,6 +21,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_method_params, validate_data
 
 from softly import targets
+from softly.callbacks import Tasks, with_callbacks
 from softly.classifier import SoftmaxClassifier
 from softly.inputs import FEATURES, check_fit, prepared
 from softly.path import along, grid_of, objective_of
@@ -278,6 +279,7 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         self.n_jobs = n_jobs
         self.verbose: Any = verbose
 
+    @with_callbacks  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, sample_weight: Any = None, **params: Any) -> SoftmaxClassifierCV:
         """Choose the penalty, and fit to all rows.
 
@@ -306,15 +308,17 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         _raise_for_params(params, self, "fit")
         l1_ratios = self._check_search()
         Cs = grid_of(self.Cs)
+        tasks = Tasks(self, X, y, sample_weight)
         X, y = validate_data(self, X, y, **FEATURES)
         X = prepared(X)
         check_classification_targets(y)
         known = targets.read(X, y, sample_weight, self.class_weight)
         routed = self._routed(sample_weight, params)
         splits = check_cv(self.cv, y, classifier=True).split(X, y, **routed.splitter)
+        told = self._listener(tasks)
         search = _Search(
             *(X, y, known, Cs, l1_ratios, _folds(splits, len(y)), self._scorer(), routed.scorer),
-            *(self.fit_intercept, self.tol, self.max_iter, self._listener()),
+            *(self.fit_intercept, self.tol, self.max_iter, told),
         )
         fits = [search.fit_fold(fold) for fold in range(len(search.folds))]
         self.classes_, self.Cs_, self.l1_ratios_ = known.classes, Cs, l1_ratios
@@ -327,7 +331,8 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
         ratio, C = _chosen(self.mean_scores_, self.standard_errors_, Cs, self.rule)
         self.l1_ratio_, self.C_ = float(l1_ratios[ratio]), float(Cs[C])
         start = self.coefs_paths_[:, ratio, C].mean(axis=0)
-        self._keep(self._fit_to_all(X, y, sample_weight, start))
+        self._keep(self._fit_to_all(X, y, sample_weight, start, told))
+        tasks.end()
         return self
 
     def score(self, X: Any, y: Any, *, sample_weight: Any = None, **score_params: Any) -> float:
@@ -399,13 +404,27 @@ class SoftmaxClassifierCV(SoftmaxClassifier):
     def _scorer(self) -> Any:
         return get_scorer("accuracy" if self.scoring is None else self.scoring)
 
-    def _listener(self) -> Callable[[SearchStep], None] | None:
-        if callable(self.verbose):
-            return self.verbose  # type: ignore[no-any-return]
-        return print if self.verbose else None
+    def _listener(self, tasks: Tasks) -> Callable[[SearchStep], None] | None:
+        """What a step is told to: `verbose`, and scikit-learn's callbacks."""
+        tell = self.verbose if callable(self.verbose) else print if self.verbose else None
+        if not tasks.are_followed:
+            return tell
 
-    def _fit_to_all(self, X: Any, y: Array, sample_weight: Any, start: Array) -> SoftmaxClassifier:
-        told = self._listener()
+        def on_step(step: SearchStep) -> None:
+            if tell is not None:
+                tell(step)
+            tasks.passed()
+
+        return on_step
+
+    def _fit_to_all(
+        self,
+        X: Any,
+        y: Array,
+        sample_weight: Any,
+        start: Array,
+        told: Callable[[SearchStep], None] | None,
+    ) -> SoftmaxClassifier:
         n_folds, n_fits = len(self.scores_), self.scores_[0].size
 
         def on_pass(at: Pass) -> None:

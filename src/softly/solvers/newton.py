@@ -231,7 +231,7 @@ class _Descent:
         value, gradient = self.objective.value_and_gradient(parameters)
         if self._on_pass is not None:
             gap = self._gap_of_features(value, gradient)
-            self._on_pass(Pass(self.read(), value, gap))
+            self._on_pass(Pass(self.read(), value, gap, parameters))
         return value, gradient
 
     def _direction(self, tol: float, proof: bool) -> Found:

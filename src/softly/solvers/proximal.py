@@ -124,11 +124,18 @@ class _Fit:
         self._bound = max(self._bound, value - gap)
         return min(gap, value - self._bound) / value if gap else 0.0
 
-    def _tell(self, point: _Point, read: float) -> None:
+    def _tell(self, point: _Point, read: float, columns: Any = slice(None)) -> None:
         if self._on_pass is not None:
             value = point.penalised(self.objective.l1)
             number = self._read + read + self.objective.n_passes
-            self._on_pass(Pass(number, value, (value - self._bound) / value))
+            parameters = self._whole(point.parameters, columns)
+            self._on_pass(Pass(number, value, (value - self._bound) / value, parameters))
+
+    def _whole(self, parameters: Array, columns: Any) -> Array:
+        """Those of all features, of which these columns may not be 0."""
+        whole = np.zeros(self.objective.shape)
+        whole[:, columns] = parameters
+        return whole
 
     def _advance(self, l1: float, max_iter: int) -> bool:
         """Steps on a working set, then a look at all features; False if there is no way down."""
@@ -153,7 +160,7 @@ class _Fit:
         before = self.steps
         while self.steps < max_iter and steps.one():
             self.steps += 1
-            self._tell(steps.point, share * part.n_passes)
+            self._tell(steps.point, share * part.n_passes, columns)
             if l1 > whole.l1 or steps.violated() <= _INSIDE * violated:
                 break
             if steps.point.relative_gap() <= _SAFETY * self._tol:
@@ -163,9 +170,7 @@ class _Fit:
         if everything:
             self.point = steps.point
         else:
-            parameters = np.zeros(whole.shape)
-            parameters[:, columns] = steps.point.parameters
-            self.point = _Point.look(whole, parameters)
+            self.point = _Point.look(whole, self._whole(steps.point.parameters, columns))
         self._tell(self.point, 0.0)
         return self.steps > before
 

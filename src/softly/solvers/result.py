@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -22,11 +22,14 @@ class Pass:
         The mean loss with its penalty.
     gap : float
         How far it can be above the minimum, as a part of it; infinity where that is not known.
+    parameters : ndarray, of the objective's shape
+        Where that is.
     """
 
     number: float
     objective: float
     gap: float
+    parameters: Array = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
