@@ -31,7 +31,7 @@ IN_ALL = 1.5  # limits that all fits of one sweep may take together
 QUICK = 2.0  # seconds of a fit that is measured three times
 REPEATS = 3
 FINER = 2  # bisections between a tolerance that missed a gap and one that reached it
-STALLED = 3  # fits that end at the same objective, whatever the tolerance
+STALLED = 7  # fits that end at the same objective, whatever the tolerance
 
 ENOUGH = "enough"  # was tried of one contender
 

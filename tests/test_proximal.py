@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 import softly
 from softly.certificate import duality_gap, elastic_net_gap
 from softly.objective import Objective
+from softly.solvers import proximal
 from softly.solvers.proximal import proximal_newton
 
 LOADERS = [load_iris, load_wine, load_breast_cancer]
@@ -290,3 +291,24 @@ def test_the_classifier_has_exact_zeros():
     assert 0 < np.count_nonzero(model.coef_) < model.coef_.size / 2
     assert model.solver_ == "proximal-newton"
     assert model.optimality_gap_ <= 1e-8
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+def test_features_that_a_sample_has_not(form, monkeypatch):
+    """Blocks are made of some rows; what is rare may be in none of them."""
+    monkeypatch.setattr(proximal, "_MOST_SPARSE_ROWS", 60)
+    monkeypatch.setattr(proximal, "_MOST_DENSE_ROWS", 60)
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 900)
+    X = rng.normal(size=(900, 6)) + y[:, None] * [1, 0, 0, 0, 0, 0]
+    rare = np.zeros((900, 40))
+    for column in range(40):
+        rare[rng.choice(np.flatnonzero(y == column % 3), 4), column] = 3
+    X = np.hstack([X, rare])
+    objective = objective_of(form(X), y, 1.0)
+    sampled = solved(objective, tol=1e-8, max_iter=60)
+    assert sampled.converged
+    monkeypatch.undo()
+    whole = solved(objective_of(form(X), y, 1.0), tol=1e-8)
+    assert sampled.objective == pytest.approx(whole.objective, rel=1e-8)
+    assert (sampled.parameters[:, 6:-1] != 0).any()

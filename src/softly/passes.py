@@ -171,7 +171,7 @@ class Stripes:
             part /= total_weight
             mean[:, start:stop] += part
 
-        threads.over_rows(add, mean.shape[1], mean.nbytes * len(sums))
+        threads.over_rows(add, mean.shape[1], mean.nbytes)
 
     def _class_sums(self, start: int, stop: int) -> tuple[Array, Array]:
         X, k = self._rows.features, self._rows.n_classes

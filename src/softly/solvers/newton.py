@@ -324,6 +324,7 @@ class _Descent:
         """A larger sample, if the preconditioner wants one."""
         n, wanted = self.objective.n_rows, self.preconditioner.rows
         if wanted >= 2 * self._sample.n_rows:
+            self._read_before = self.read() - self.objective.n_passes
             self._inverse, self._sample = None, self.objective  # let go of the smaller one
             if wanted < n:
                 self._sample = self.objective.sample(_spread(n, wanted))

@@ -164,9 +164,13 @@ def kronecker(objective: Objective) -> Inverse:
     curvature = np.outer(np.maximum(values, 0), np.maximum(lengths, 0))
     curvature += max(objective.l2, _floor(curvature, float(np.finfo(objective.dtype).eps)))
 
+    # What is only near the inverse needs no more digits than the features have.
+    vectors, axes, share = (x.astype(objective.dtype) for x in (vectors, axes, 1 / curvature))
+
     def inverse(g: Array) -> Array:
-        product: Array = vectors @ ((vectors.T @ g @ axes) / curvature) @ axes.T
-        return product
+        small = g.astype(objective.dtype, copy=False)
+        product: Array = vectors @ ((vectors.T @ small @ axes) * share) @ axes.T
+        return product.astype(g.dtype, copy=False)
 
     return _for_centred(objective, inverse)
 

@@ -26,7 +26,7 @@ _INSIDE = 0.3  # of what features outside violate, may be violated inside
 _SAFETY = 0.5  # of the tolerance, which a working set is to reach
 _MOST_FEATURES = 0.7  # of all, that are worth a copy
 _FEW_PRODUCTS = 12  # by which a step's quadratic is minimised, if its blocks are good
-_MOST_DENSE_ROWS, _MOST_SPARSE_ROWS = 1 << 13, 1 << 15  # that blocks are made from
+_MOST_DENSE_ROWS, _MOST_SPARSE_ROWS = 1 << 13, 1 << 17  # that blocks are made from
 _ENOUGH = 1e-4  # of the decrease that the slope promises (Armijo)
 _SHORTEST = 1e-10
 _RAREST = 1e-12  # frequency of a class that its first intercept stands for
@@ -191,7 +191,7 @@ class _Steps:
         self._model = self._sample = Model(point.objective, mask)
         some = _some_rows(point.objective)
         if some is not point.objective:
-            self._sample = Model(some, mask)
+            self._sample = Model(some, mask, point.objective)
 
     def violated(self) -> float:
         """The largest entry of the least subgradient."""

@@ -80,10 +80,22 @@ class Blocks:
 
 
 class Model:
-    """The Hessian over the parameters in a mask, at the point that was last asked for."""
+    """The Hessian over the parameters in a mask, at the point that was last asked for.
 
-    def __init__(self, objective: Objective, mask: NDArray[np.bool_]) -> None:
+    Parameters
+    ----------
+    objective : Objective
+    mask : ndarray of bool, of the objective's shape
+    whole : Objective, optional
+        What the objective is a sample of. A feature that its rows have not would seem to have no
+        curvature, and its step would be endless.
+    """
+
+    def __init__(
+        self, objective: Objective, mask: NDArray[np.bool_], whole: Objective | None = None
+    ) -> None:
         self.objective = objective
+        self._squares = None if whole is None else _mean_squares(whole)
         self._mask = mask
         self.size = int(mask.sum())
         self._number = np.zeros(mask.shape, np.intp)
@@ -120,7 +132,20 @@ class Model:
             found[c] = make(c, features, np.ascontiguousarray(curvature[:, c]), most)
 
         threads.run([partial(of_class, c) for c in range(len(found))])
+        if self._squares is not None:
+            self._keep_curved(found, curvature.sum(axis=0, dtype=np.float64) / o.total_weight)
         return Blocks(_without_flat_ones([block for of in found for block in of]))
+
+    def _keep_curved(self, found: list[list[Block]], curvature: Array) -> None:
+        """No less curvature than all rows would have if it were the same for each."""
+        assert self._squares is not None
+        for c, blocks in enumerate(found):
+            inside = np.flatnonzero(self._mask[c, : self.objective.n_features])
+            least = np.zeros(self.size)
+            least[self._number[c, inside]] = curvature[c] * self._squares[inside]
+            for block in blocks:
+                diagonal = np.einsum("jj->j", block.matrix)  # a view
+                np.maximum(diagonal, least[block.variables], out=diagonal)
 
     def _sparse_blocks(self, c: int, features: Array, curvature: Array, most: int) -> list[Block]:
         """Of all blocks of a class at once: features stand in them one after the other."""
@@ -165,6 +190,13 @@ class Model:
         matrix[np.arange(n), np.arange(n)] += self.objective.l2
         intercept = self._number[c, self.objective.n_features :][: len(matrix) - n]
         return Block(np.append(self._number[c, features], intercept), matrix)
+
+
+def _mean_squares(objective: Objective) -> Array:
+    weight = np.ones(objective.n_rows, objective.dtype)
+    weight = weight if objective.weight is None else objective.weight
+    squares: Array = objective.square_sums(weight[:, None])[0] / objective.total_weight
+    return squares
 
 
 def _without_flat_ones(blocks: list[Block]) -> list[Block]:
