@@ -72,7 +72,6 @@ class Objective:
         self.fit_intercept = fit_intercept
         self.n_rows, self.n_features = X.shape
         self.dtype = X.dtype
-        self.total_weight = float(self.n_rows if weight is None else weight.sum())
         self.n_passes = 0.0
         self.precise = False
         self.features = X
@@ -82,7 +81,9 @@ class Objective:
         self.weight = None if weight is None else weight.astype(X.dtype)
         self._weight = weight
         kept = self.n_rows * n_classes * X.dtype.itemsize <= _KEPT_BYTES
-        self._passes = passes.over(Rows(X, self.target, n_classes, weight, self.weight), kept)
+        rows = Rows(X, self.target, n_classes, weight, self.weight)
+        self.total_weight = rows.total_weight
+        self._passes = passes.over(rows, kept)
         self.probabilities = np.empty((self.n_rows, n_classes), X.dtype) if kept else None
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -52,13 +52,14 @@ class Rows:
     weight: NDArray[np.float64] | None
     rough_weight: Array | None
 
-    @property
+    @cached_property
     def total_weight(self) -> float:
         return float(len(self.target) if self.weight is None else self.weight.sum())
 
-    def soft_target(self, dtype: Any) -> Array:
-        """The target in the type of a pass; numbers of classes as they are."""
-        return self.target if self.target.ndim == 1 else self.target.astype(dtype, copy=False)
+    def target_as(self, dtype: Any, some: slice = slice(None)) -> Array:
+        """Targets in the type of a pass; numbers of classes as they are."""
+        target = self.target[some]
+        return target if target.ndim == 1 else target.astype(dtype, copy=False)
 
     def weight_as(self, dtype: Any) -> Array | None:
         return self.weight if dtype == np.float64 else self.rough_weight
@@ -67,13 +68,11 @@ class Rows:
 class Stripes:
     """Passes that read every row once: each stripe of rows has sums of its own."""
 
-    is_by_feature = False  # which way sums lie in memory
-
     def __init__(self, rows: Rows) -> None:
+        self.is_by_feature = sp.issparse(rows.features)  # which way sums lie in memory
         self._rows = rows
         self._stripes = _stripes(rows.features, rows.n_classes)
         self._at: Array | None = None  # weights of the last point
-        self.is_by_feature = sp.issparse(rows.features)
 
     def loss(
         self, parameters: Array, mean: Array, probabilities: Array | None, dtype: Any
@@ -82,16 +81,13 @@ class Stripes:
         rows = self._rows
         weights = self._by_feature(parameters, dtype)
         self._at = weights.astype(rows.features.dtype, copy=False)
-        if dtype == rows.features.dtype:
-            found = self._of_stripes(partial(self._loss, weights, probabilities))
-        elif not self.is_by_feature:
+        if dtype != rows.features.dtype and not self.is_by_feature:
             found = self._of_stripes(partial(self._precise_loss, weights, probabilities))
-        elif probabilities is None:
-            found = self._of_stripes(partial(self._loss, weights, None))
         else:
-            precise = np.empty(probabilities.shape)
-            found = self._of_stripes(partial(self._loss, weights, precise))
-            probabilities[:] = precise
+            p = None if probabilities is None else _of_type(probabilities, dtype)
+            found = self._of_stripes(partial(self._loss, weights, rows.target_as(dtype), p))
+            if probabilities is not None and p is not probabilities:
+                probabilities[:] = p
         self._add_up([slope for _, slope in found], mean)
         return float(sum(loss for loss, _ in found)) / rows.total_weight
 
@@ -127,10 +123,10 @@ class Stripes:
         return weights
 
     def _loss(
-        self, weights: Array, probabilities: Array | None, start: int, stop: int
+        self, weights: Array, target: Array, probabilities: Array | None, start: int, stop: int
     ) -> tuple[float, Array]:
-        rows, dtype = self._rows, weights.dtype
-        target, weight = rows.soft_target(dtype), rows.weight_as(dtype)
+        rows = self._rows
+        weight = rows.weight_as(weights.dtype)
         found: tuple[float, Array] = kernels.linear_loss(
             *(rows.features, weights, target, weight, start, stop, probabilities)
         )
@@ -141,15 +137,15 @@ class Stripes:
     ) -> tuple[float, Array]:
         """In float64, of float32 features: some rows at a time."""
         rows, k = self._rows, self._rows.n_classes
-        target = rows.soft_target(np.float64)
         value, gradient = 0.0, np.zeros(weights.shape[::-1])
         step = max(1, _PRECISE_BYTES // (8 * max(weights.shape)))
         for a in range(start, stop, step):
             b = min(a + step, stop)
             p = None if probabilities is None else np.empty((b - a, k))
             weight = None if rows.weight is None else rows.weight[a:b]
+            target = rows.target_as(np.float64, slice(a, b))
             loss, slope = kernels.linear_loss(
-                rows.features[a:b].astype(np.float64), weights, target[a:b], weight, 0, b - a, p
+                rows.features[a:b].astype(np.float64), weights, target, weight, 0, b - a, p
             )
             value += loss
             gradient += slope
@@ -221,13 +217,11 @@ class Columns:
         """The mean loss; adds its gradient to `mean`, and keeps each row's probabilities."""
         assert probabilities is not None
         rows = self._rows
-        precise = dtype != rows.features.dtype
-        weights, slopes, p = self._weights, self._slopes, probabilities
-        if precise:
+        weights, slopes, p = self._weights, self._slopes, _of_type(probabilities, dtype)
+        if p is not probabilities:
             weights, slopes = (_aligned_zeros(a.shape, dtype) for a in (weights, slopes))
-            p = np.empty(p.shape, dtype)
         self._pack(parameters, weights)
-        target, weight = rows.soft_target(dtype), rows.weight_as(dtype)
+        target, weight = rows.target_as(dtype), rows.weight_as(dtype)
 
         def work(start: int, stop: int) -> float:
             loss: float = kernels.linear_slopes(
@@ -236,7 +230,7 @@ class Columns:
             return loss
 
         losses = _in_pieces(work, self._row_pieces)
-        if precise:
+        if p is not probabilities:
             probabilities[:] = p
         self._gather(slopes, mean)
         return float(sum(losses)) / rows.total_weight
@@ -309,6 +303,11 @@ def over(rows: Rows, keeps: bool) -> Stripes | Columns:
     return Columns(rows) if keeps and Columns.suit(rows) else Stripes(rows)
 
 
+def _of_type(array: Array, dtype: Any) -> Array:
+    """The array, or room for as many numbers of another type."""
+    return array if array.dtype == dtype else np.empty(array.shape, dtype)
+
+
 def _aligned_zeros(shape: tuple[int, ...], dtype: Any) -> Array:
     """Zeros that begin on a line of memory, so that a row of them lies in as few as may be."""
     size = shape[0] * shape[1] * np.dtype(dtype).itemsize
@@ -319,14 +318,8 @@ def _aligned_zeros(shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def _in_pieces(work: Callable[[int, int], Any], pieces: list[tuple[int, int]]) -> list[Any]:
-    found: list[Any] = [None] * len(pieces)
-
-    def one(i: int) -> None:
-        found[i] = work(*pieces[i])
-
     with one_blas_thread:
-        threads.run([partial(one, i) for i in range(len(found))])
-    return found
+        return threads.each(lambda piece: work(*piece), pieces)
 
 
 def _pieces(starts: Array) -> list[tuple[int, int]]:

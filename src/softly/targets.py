@@ -48,11 +48,7 @@ def read(X: Any, y: Any, sample_weight: Any, class_weight: Any) -> Targets:
     ValueError
         If fewer than two classes have weight, or shares are no distributions.
     """
-    weight = None
-    if sample_weight is not None or class_weight is not None:
-        weight = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
-        )
+    weight = _row_weights(X, sample_weight, class_weight)
     y = np.asarray(y)
     shared = y.ndim == 2 and y.shape[1] > 1
     read_values = _shares if shared else _labels
@@ -94,14 +90,21 @@ def read_batch(
             f"y has the label {y[strange].tolist()[0]!r}, but classes is {every}: all labels there "
             "will be are said with the first batch"
         )
-    weight = None
-    if sample_weight is not None or class_weight is not None:
-        weight = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
-        )
+    weight = _row_weights(X, sample_weight, class_weight)
     if class_weight is not None:
+        assert weight is not None
         weight *= np.array([float(class_weight.get(label, 1)) for label in every.tolist()])[index]
     return Targets(every, index, weight)
+
+
+def _row_weights(X: Any, sample_weight: Any, class_weight: Any) -> Array | None:
+    """What each row counts before its class does; None where all count 1."""
+    if sample_weight is None and class_weight is None:
+        return None
+    weight: Array = _check_sample_weight(
+        sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
+    )
+    return weight
 
 
 def _labels(y: Array) -> tuple[Array, Array]:

@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from typing import Any, TypeVar
 
 try:
     from softly.kernels._native import current_processor
 except ImportError:  # nothing compiled, or a system that does not say
     current_processor = None  # type: ignore[assignment]
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 LITTLE = 1 << 18  # bytes that are not worth a second thread
 _RANGES_A_THREAD = 4
@@ -137,6 +141,17 @@ def run(tasks: list[Callable[[], None]]) -> None:
             future.exception()  # wait, so that nobody writes into arrays after we return
     for future in futures:
         future.result()
+
+
+def each(work: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+    """What work makes of every item, in the order of the items, whoever made it when."""
+    found: list[Any] = [None] * len(items)
+
+    def one(i: int) -> None:
+        found[i] = work(items[i])
+
+    run([partial(one, i) for i in range(len(items))])
+    return found
 
 
 def over_rows(work: Callable[[int, int], None], rows: int, costs_bytes: int) -> None:

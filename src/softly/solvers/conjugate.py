@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -79,21 +78,21 @@ def conjugate_gradients(
     while products < _MOST_PRODUCTS:
         products += 1
         curved = product(along)
-        curvature = sum(_each(partial(bend, curved), pieces))
+        curvature = sum(threads.each(partial(bend, curved), pieces))
         if not curvature > 0:
             break
         length, is_cut = metric.within(radius, size / curvature)
         gained = length * (size - length * curvature / 2)
         promised += gained
         metric.go(length)
-        _each(partial(go, length, curved), pieces)
+        threads.each(partial(go, length, curved), pieces)
         if is_cut or products * gained <= enough:
             break
         image = inverse(residual)
-        left = sum(_each(partial(meet, image), pieces))
+        left = sum(threads.each(partial(meet, image), pieces))
         if not left > leave**2 * first:
             break
-        _each(partial(turn, image, left / size), pieces)
+        threads.each(partial(turn, image, left / size), pieces)
         metric.turn(left / size, left)
         size = left
     return Found(direction, products, promised, metric.length, is_cut)
@@ -162,17 +161,3 @@ def _pieces(shape: tuple[int, ...]) -> list[slice]:
     """Of columns: the same ones on any number of threads, so that sums have the same bits."""
     step = max(1, _PIECE // shape[0])
     return [slice(start, start + step) for start in range(0, shape[1], step)]
-
-
-def _each(work: Callable[[slice], Any], pieces: list[slice]) -> list[Any]:
-    if len(pieces) == 1:
-        return [work(pieces[0])]
-    found: list[Any] = [None] * len(pieces)
-
-    def some(start: int, stop: int) -> None:
-        for i in range(start, stop):
-            found[i] = work(pieces[i])
-
-    edges = np.linspace(0, len(pieces), min(len(pieces), 4 * threads.count()) + 1).astype(int)
-    threads.run([partial(some, a, b) for a, b in itertools.pairwise(edges.tolist())])
-    return found

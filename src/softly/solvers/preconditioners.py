@@ -97,13 +97,22 @@ def cost_of_pass(objective: Objective) -> float:
 
 def hessian(objective: Objective) -> Inverse:
     """The inverse of the Hessian itself."""
-    k, d = objective.shape
-    total = hessian_matrix(objective)
+    return _for_centred(objective, solver_of_hessian(hessian_matrix(objective), objective.shape))
+
+
+def solver_of_hessian(matrix: Array, shape: tuple[int, ...]) -> Inverse:
+    """Solves with a Hessian by parameters of a shape; the matrix is changed."""
+    k, d = shape
     if k > 1:  # a constant for all classes changes no probability
-        shift = total.trace() / (k * k * d)
-        total.reshape(k, d, k, d)[:, np.arange(d), :, np.arange(d)] += shift
-    solve = solver_of(total)
-    return _for_centred(objective, lambda g: solve(g.ravel()).reshape(k, d))
+        shift = matrix.trace() / (k * k * d)
+        matrix.reshape(k, d, k, d)[:, np.arange(d), :, np.arange(d)] += shift
+    solve = solver_of(matrix)
+
+    def solver(g: Array) -> Array:
+        solution: Array = solve(g.ravel()).reshape(shape)
+        return solution
+
+    return solver
 
 
 def hessian_matrix(objective: Objective, dtype: np.dtype[Any] | None = None) -> Array:

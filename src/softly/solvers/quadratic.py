@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,7 @@ class Blocks:
             kernels.descend(block.matrix, l1[at], _MOST_SWEEPS, _SWEPT, y, y_slope)
             found[at] = y
 
-        threads.run([partial(one, block) for block in self.blocks])
+        threads.each(one, self.blocks)
         return found
 
     def inverse(self, free: NDArray[np.bool_]) -> Inverse:
@@ -125,13 +124,12 @@ class Model:
         else:
             order = np.broadcast_to(np.arange(d), of_features.shape)
         make = self._sparse_blocks if is_sparse else self._dense_blocks
-        found: list[list[Block]] = [[] for _ in self._mask]
 
-        def of_class(c: int) -> None:
+        def of_class(c: int) -> list[Block]:
             features = order[c][of_features[c][order[c]]]
-            found[c] = make(c, features, np.ascontiguousarray(curvature[:, c]), most)
+            return make(c, features, np.ascontiguousarray(curvature[:, c]), most)
 
-        threads.run([partial(of_class, c) for c in range(len(found))])
+        found = threads.each(of_class, range(len(self._mask)))
         if self._squares is not None:
             self._keep_curved(found, curvature.sum(axis=0, dtype=np.float64) / o.total_weight)
         return Blocks(_without_flat_ones([block for of in found for block in of]))

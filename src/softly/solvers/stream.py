@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from softly.kernels.blas import one_blas_thread
 from softly.objective import Objective, dot
 from softly.solvers.conjugate import centred, conjugate_gradients
-from softly.solvers.preconditioners import diagonal_of, hessian_matrix, solver_of
+from softly.solvers.preconditioners import diagonal_of, hessian_matrix, solver_of_hessian
 from softly.targets import Targets
 
 Array = NDArray[Any]
@@ -162,12 +162,7 @@ class _Batch:
     def _direction(self, gradient: Array) -> Array:
         total = self._past.precision + self._curvature()
         if self._past.is_whole:
-            k, d = gradient.shape
-            if k > 1:  # a constant for all classes changes no probability
-                shift = total.trace() / (k * k * d)
-                total.reshape(k, d, k, d)[:, np.arange(d), :, np.arange(d)] += shift
-            step: Array = -solver_of(total)(gradient.ravel()).reshape(k, d)
-            return centred(step)
+            return centred(-solver_of_hessian(total, gradient.shape)(gradient))
         total = np.maximum(total, max(1e-12 * float(total.max()), np.finfo(float).tiny))
 
         def product(d: Array) -> Array:
