@@ -44,6 +44,8 @@ class Objective:
         it is no part of any value here.
     fit_intercept : bool
         Whether there is a b.
+    by_column : CSC matrix, optional
+        A sparse X, if that is known.
 
     Attributes
     ----------
@@ -65,6 +67,7 @@ class Objective:
         l2: float,
         l1: float = 0.0,
         fit_intercept: bool,
+        by_column: Any = None,
     ) -> None:
         self.n_classes = n_classes
         self.l2 = l2
@@ -81,7 +84,7 @@ class Objective:
         self.weight = None if weight is None else weight.astype(X.dtype)
         self._weight = weight
         kept = self.n_rows * n_classes * X.dtype.itemsize <= _KEPT_BYTES
-        rows = Rows(X, self.target, n_classes, weight, self.weight)
+        rows = Rows(X, self.target, n_classes, weight, self.weight, by_column)
         self.total_weight = rows.total_weight
         self._passes = passes.over(rows, kept)
         self.probabilities = np.empty((self.n_rows, n_classes), X.dtype) if kept else None
@@ -139,16 +142,16 @@ class Objective:
 
     def columns(self, which: NDArray[np.intp]) -> Objective:
         """The same with some of the features: those of the others have coefficients of 0."""
+        features, by_column = self._passes.features_of(which)
         of_some = Objective(
-            np.ascontiguousarray(self.features[:, which])
-            if isinstance(self.features, np.ndarray)
-            else self.features[:, which],
+            features,
             self.target,
             self.n_classes,
             weight=self._weight,
             l2=self.l2,
             l1=self.l1,
             fit_intercept=self.fit_intercept,
+            by_column=by_column,
         )
         of_some.precise = self.precise
         if self.fit_intercept:

@@ -44,6 +44,8 @@ class Rows:
     weight : ndarray of float64, shape (N,), or None
     rough_weight : ndarray of the features' type, shape (N,), or None
         The same.
+    by_column : CSC matrix or None
+        Sparse features, if that is known.
     """
 
     features: Any
@@ -51,6 +53,7 @@ class Rows:
     n_classes: int
     weight: NDArray[np.float64] | None
     rough_weight: Array | None
+    by_column: Any = None
 
     @cached_property
     def total_weight(self) -> float:
@@ -114,6 +117,11 @@ class Stripes:
         X = self._rows.features
         sums: Array = slopes.T @ (X * X if isinstance(X, np.ndarray) else X.multiply(X))
         return sums
+
+    def features_of(self, which: NDArray[np.intp]) -> tuple[Any, None]:
+        """Some of the columns, as the features are."""
+        some = self._rows.features[:, which]
+        return np.ascontiguousarray(some) if isinstance(some, np.ndarray) else some, None
 
     def _by_feature(self, parameters: Array, dtype: Any) -> Array:
         """(D + 1, K), as the kernels want weights."""
@@ -194,7 +202,7 @@ class Columns:
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
-        self._columns = rows.features.tocsc()
+        self._columns = rows.features.tocsc() if rows.by_column is None else rows.by_column
         n, d = rows.features.shape
         self._width = kernels.width(rows.n_classes)
         dtype = rows.features.dtype
@@ -271,6 +279,11 @@ class Columns:
         sums: Array = np.zeros((squares.shape[1] + 1, k))
         self._gather_into(sums, squares, padded, 1.0)
         return sums[:-1].T
+
+    def features_of(self, which: NDArray[np.intp]) -> tuple[Any, Any]:
+        """Some of the columns: rows and columns."""
+        some = self._columns[:, which]
+        return some.tocsr(), some
 
     def _pack(self, parameters: Array, weights: Array) -> None:
         """By feature, as the kernels want them; the classes padded."""

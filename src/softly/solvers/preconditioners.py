@@ -22,7 +22,8 @@ from softly.objective import Objective
 Array = NDArray[Any]
 Inverse = Callable[[Array], Array]
 
-_BLOCK, _BLOCK_NUMBERS = 1024, 1 << 17  # rows, and what they may hold of features or classes
+_BLOCK, _BLOCK_NUMBERS = 1024, 1 << 19  # rows, and what they may hold of features or classes
+_WIDE, _PAIR_NUMBERS = 64, 1 << 15  # features; of products of two of them
 _MOST_STRIPES, _STRIPE_BYTES = 8, 1 << 24
 _PRODUCT = 0.3  # what a multiplication in a large product costs beside one in a pass
 _SMALL = 300  # parameters, whose Hessian is always worth its making
@@ -143,8 +144,15 @@ def blocks(objective: Objective) -> Inverse:
 
     def add(x: Array, p: Array, weight: Array, own: Array) -> None:
         curvature = weight * p * (1 - p)
-        for j in range(k):
-            own[j] += (x * curvature[:, j, None]).T @ x
+        if d > _WIDE:
+            for j in range(k):
+                own[j] += (x * curvature[:, j, None]).T @ x
+            return
+        step = max(1, _PAIR_NUMBERS // d**2)
+        for start in range(0, len(x), step):  # one larger product for many small ones
+            part = x[start : start + step]
+            pairs = (part[:, :, None] * part[:, None, :]).reshape(len(part), -1)
+            own += (curvature[start : start + step].T @ pairs).reshape(k, d, d)
 
     (own,) = _sums(objective, add, (k, d, d))
     own /= objective.total_weight
@@ -163,17 +171,19 @@ def kronecker(objective: Objective) -> Inverse:
     def add(x: Array, p: Array, weight: Array, classes: Array, features: Array) -> None:
         weighted = weight * p
         classes += np.diag(weighted.sum(axis=0)) - weighted.T @ p
-        features += (x * (weight - (weighted * p).sum(axis=1, keepdims=True))).T @ x
-
-    classes, features = _sums(objective, add, (k, k), (d, d))
-    values, vectors = np.linalg.eigh(classes / objective.total_weight)
-    features /= max(classes.trace(), np.finfo(float).tiny)
-    # In place: D x D is the largest thing here.
-    lengths, axes = scipy.linalg.eigh(features.T, driver="evd", overwrite_a=True)
-    curvature = np.outer(np.maximum(values, 0), np.maximum(lengths, 0))
-    curvature += max(objective.l2, _floor(curvature, float(np.finfo(objective.dtype).eps)))
+        curvature = weight - (weighted * p).sum(axis=1, keepdims=True)
+        half = x * np.sqrt(np.maximum(curvature, 0))
+        features += half.T @ half  # of one matrix with itself: half the work
 
     # What is only near the inverse needs no more digits than the features have.
+    classes, features = _sums(objective, add, (k, k), (d, d), kept=objective.dtype)
+    values, vectors = np.linalg.eigh(classes.astype(np.float64) / objective.total_weight)
+    features /= max(classes.trace(), np.finfo(objective.dtype).tiny)
+    # In place: D x D is the largest thing here.
+    lengths, axes = scipy.linalg.eigh(features.T, driver="evd", overwrite_a=True)
+    curvature = np.outer(np.maximum(values, 0), np.maximum(lengths, 0).astype(np.float64))
+    curvature += max(objective.l2, _floor(curvature, float(np.finfo(objective.dtype).eps)))
+
     vectors, axes, share = (x.astype(objective.dtype) for x in (vectors, axes, 1 / curvature))
 
     def inverse(g: Array) -> Array:
@@ -212,16 +222,19 @@ def _sums(
     add: Callable[..., None],
     *shapes: tuple[int, ...],
     dtype: np.dtype[Any] | None = None,
+    kept: Any = np.float64,
 ) -> list[Array]:
     """What add(x, p, weight, *sums) adds up over blocks of rows, in one order on any threads.
 
-    x is centred, and has a 1 for the intercept; the weights are a column.
+    x is centred, and has a 1 for the intercept; the weights are a column. Sums are `kept` as they
+    are, or in float64.
     """
     k, n, every = objective.shape[0], objective.n_rows, objective.probabilities
     assert every is not None
-    size = 8 * sum(math.prod(shape) for shape in shapes)
+    size = np.dtype(kept).itemsize * sum(math.prod(shape) for shape in shapes)
     count = max(1, min(_MOST_STRIPES, _STRIPE_BYTES // size, n // _BLOCK))
-    sums = [[np.zeros(shape) for shape in shapes] for _ in range(count)]
+    count -= count % 2 if count > 1 else 0  # as many for each of two threads
+    sums = [[np.zeros(shape, kept) for shape in shapes] for _ in range(count)]
     edges = np.linspace(0, n, count + 1).astype(int)
     step = max(1, min(_BLOCK, _BLOCK_NUMBERS // max(objective.shape)))
 

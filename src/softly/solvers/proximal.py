@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +20,9 @@ Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 OnPass = Callable[[Pass], None] | None
 
-_COMES_DOWN = 0.5  # to this part of the largest slope at 0, the penalty at most
-_FEWEST, _GROWTH = 500, 2  # entries of a working set, and times those that are not 0
-_LEAVE = 0.1  # of the subgradient, by a step's quadratic
+_COMES_DOWN = 0.5  # to some such part of what it was, the penalty
+_FEWEST, _GROWTH = 500, 3  # entries of a working set, and times those that are not 0
+_LEAVE = 0.3  # of the subgradient, by a step's quadratic
 _INSIDE = 0.3  # of what features outside violate, may be violated inside
 _SAFETY = 0.5  # of the tolerance, which a working set is to reach
 _MOST_FEATURES = 0.7  # of all, that are worth a copy
@@ -91,13 +92,14 @@ class _Fit:
         self._bound = -np.inf  # no objective is lower
         self.point = _Point.look(objective, _first(objective, start))
         self._l1 = float(self._slopes()[self._coefficients() == 0].max(initial=0.0))
+        self._comes_down = _even_part(objective.l1, self._l1)
         self._tell(self.point, 0.0)
 
     def run(self, max_iter: int) -> Result:
         while True:
             if self._l1 <= self.objective.l1 and self._prove() <= self._tol:
                 break
-            self._l1 = max(self.objective.l1, _COMES_DOWN * self._l1)
+            self._l1 = max(self.objective.l1, self._comes_down * self._l1)
             if self.steps >= max_iter or not self._advance(self._l1, max_iter):
                 break
         gap = self._prove()
@@ -255,6 +257,14 @@ class _Steps:
     def _violated(self, point: _Point) -> float:
         least = subgradient(point.parameters[self._mask], point.gradient[self._mask], self._l1)
         return float(np.abs(least).max(initial=0.0))
+
+
+def _even_part(goal: float, start: float) -> float:
+    """By what to multiply again and again to come from a start down to a goal, and no further."""
+    if start <= goal:
+        return 1.0
+    times = max(1, round(math.log(goal / start) / math.log(_COMES_DOWN)))
+    return float((goal / start) ** (1 / times)) * (1 - 1e-12)
 
 
 def _largest(size: Array, above: float, used: int) -> Mask:
