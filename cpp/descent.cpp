@@ -87,8 +87,9 @@ void grams(const Layer& rows, size_t n, const int64_t* place, int64_t intercept,
 }
 
 // Each coordinate in turn goes to its own minimum; y is where, slope what the quadratic's is there.
-void descend(const double* matrix, size_t n, const double* l1, size_t most_sweeps, double swept,
-             double* y, double* __restrict slope) {
+void descend(const double* matrix, size_t n, const double* l1, const double* low,
+             const double* high, size_t most_sweeps, double swept, double* y,
+             double* __restrict slope) {
   double first = 0;
   for (size_t sweep = 0; sweep < most_sweeps; sweep++) {
     double largest = 0;
@@ -96,7 +97,8 @@ void descend(const double* matrix, size_t n, const double* l1, size_t most_sweep
       const double* __restrict row = matrix + j * n;
       const double curvature = row[j], bound = l1[j] / curvature;
       const double free = y[j] - slope[j] / curvature;
-      const double to = free - std::min(std::max(free, -bound), bound), step = to - y[j];
+      const double best = free - std::min(std::max(free, -bound), bound);
+      const double to = std::min(std::max(best, low[j]), high[j]), step = to - y[j];
       if (step == 0) continue;
       y[j] = to;
       for (size_t i = 0; i < n; i++) slope[i] += step * row[i];

@@ -143,10 +143,10 @@ struct Descent {
   // intercept is a feature of 1.
   void (*grams[2])(const Layer&, size_t n, const int64_t* place, int64_t intercept,
                    const double* weight, size_t count, size_t size, double* grams);
-  // Coordinate descent from y, where the quadratic has a slope; until a sweep's largest gain is the
-  // part `swept` of the first's.
-  void (*descend)(const double* matrix, size_t n, const double* l1, size_t most_sweeps,
-                  double swept, double* y, double* slope);
+  // Coordinate descent from y, where the quadratic has a slope, no further than low and high; until
+  // a sweep's largest gain is the part `swept` of the first's.
+  void (*descend)(const double* matrix, size_t n, const double* l1, const double* low,
+                  const double* high, size_t most_sweeps, double swept, double* y, double* slope);
 };
 
 // For one processor level; all by type.

@@ -650,16 +650,19 @@ static void block_grams(nb::handle x, nb::handle place, int64_t intercept, nb::h
                                                  to);
 }
 
-static void descend(nb::handle matrix, nb::handle l1, size_t most_sweeps, double swept,
-                    nb::handle y, nb::handle slope) {
-  const Held m(matrix, false), bound(l1, false), at(y, true), g(slope, true);
+static void descend(nb::handle matrix, nb::handle l1, nb::handle low, nb::handle high,
+                    size_t most_sweeps, double swept, nb::handle y, nb::handle slope) {
+  const Held m(matrix, false), bound(l1, false), least(low, false), most(high, false);
+  const Held at(y, true), g(slope, true);
   const size_t n = at.count();
   const double* numbers = static_cast<const double*>(m.contiguous('d', n * n));
   const double* bounds = static_cast<const double*>(bound.contiguous('d', n));
+  const double* lows = static_cast<const double*>(least.contiguous('d', n));
+  const double* highs = static_cast<const double*>(most.contiguous('d', n));
   double *to = static_cast<double*>(at.contiguous('d', n)),
          *slopes = static_cast<double*>(g.contiguous('d', n));
   nb::gil_scoped_release release;
-  in_use.descent->descend(numbers, n, bounds, most_sweeps, swept, to, slopes);
+  in_use.descent->descend(numbers, n, bounds, lows, highs, most_sweeps, swept, to, slopes);
 }
 
 static void bind_along(nb::module_& m, const char* name, Along Functions::*kernel) {

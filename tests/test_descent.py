@@ -56,10 +56,24 @@ def quadratic(n, seed=0):
 def test_descent_comes_to_the_minimum(kernels, n):
     matrix, y, slope, l1 = quadratic(n)
     at, left = y.copy(), slope.copy()
-    kernels.descend(matrix, l1, 3000, 0.0, at, left)
+    kernels.descend(matrix, l1, at - np.inf, at + np.inf, 3000, 0.0, at, left)
     np.testing.assert_allclose(left, slope + matrix @ (at - y), atol=1e-9 * np.abs(slope).max())
     held = np.where(at != 0, left + l1 * np.sign(at), np.maximum(np.abs(left) - l1, 0))
     assert np.abs(held).max() < 1e-6
+
+
+@pytest.mark.parametrize("kernels", [chosen, fallback])
+def test_descent_goes_no_further_than_it_may(kernels):
+    matrix, y, slope, l1 = quadratic(33, seed=1)
+    low, high = y - 0.1, y + 0.2
+    at, left = y.copy(), slope.copy()
+    kernels.descend(matrix, l1, low, high, 3000, 0.0, at, left)
+    assert (at >= low).all()
+    assert (at <= high).all()
+    least = np.where(at != 0, left + l1 * np.sign(at), left - np.clip(left, -l1, l1))
+    ends = ((at == low) & (least > 0)) | ((at == high) & (least < 0))
+    assert 3 < ends.sum() < 33
+    assert np.abs(least[~ends]).max() < 1e-6
 
 
 @needs_compiled
@@ -69,7 +83,7 @@ def test_descent_is_its_definition(sweeps):
     answers = []
     for kernels in (chosen, fallback):
         at, left = y.copy(), slope.copy()
-        kernels.descend(matrix, l1, sweeps, 0.01, at, left)
+        kernels.descend(matrix, l1, at - 2.0, at + 2.0, sweeps, 0.01, at, left)
         answers.append((at, left))
     np.testing.assert_allclose(*[at for at, _ in answers], rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(*[left for _, left in answers], rtol=1e-9, atol=1e-9)

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 import softly
 from softly.certificate import duality_gap, elastic_net_gap
 from softly.objective import Objective
-from softly.solvers import proximal
+from softly.solvers import proximal, quadratic
 from softly.solvers.proximal import proximal_newton
 
 LOADERS = [load_iris, load_wine, load_breast_cancer]
@@ -296,8 +296,8 @@ def test_the_classifier_has_exact_zeros():
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
 def test_features_that_a_sample_has_not(form, monkeypatch):
     """Blocks are made of some rows; what is rare may be in none of them."""
-    monkeypatch.setattr(proximal, "_MOST_SPARSE_ROWS", 60)
-    monkeypatch.setattr(proximal, "_MOST_DENSE_ROWS", 60)
+    monkeypatch.setattr(proximal, "_SPARSE_ROWS", 60)
+    monkeypatch.setattr(proximal, "_DENSE_ROWS", 60)
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 900)
     X = rng.normal(size=(900, 6)) + y[:, None] * [1, 0, 0, 0, 0, 0]
@@ -312,3 +312,43 @@ def test_features_that_a_sample_has_not(form, monkeypatch):
     whole = solved(objective_of(form(X), y, 1.0), tol=1e-8)
     assert sampled.objective == pytest.approx(whole.objective, rel=1e-8)
     assert (sampled.parameters[:, 6:-1] != 0).any()
+
+
+def rare_indicators(n=8000, levels=40, k=4):
+    """One column for each level of a category, standardised: rare ones reach far, all add up."""
+    rng = np.random.default_rng(0)
+    level = np.minimum(rng.geometric(0.2, n) - 1, levels - 1)
+    X = np.concatenate([np.eye(levels)[level], rng.normal(size=(n, 4))], axis=1)
+    X = np.ascontiguousarray(X[:, X.std(axis=0) > 0])
+    X = (X - X.mean(axis=0)) / X.std(axis=0)
+    scores = 3 * rng.normal(size=(levels, k))[level] + X[:, -4:] @ rng.normal(size=(4, k))
+    return X, (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+
+
+@pytest.mark.parametrize("l1_ratio", [1.0, 0.5])
+@pytest.mark.parametrize("C", [1.0, 100.0])
+def test_rare_levels_of_a_category(l1_ratio, C):
+    X, y = rare_indicators()
+    found = solved(objective_of(X, y, C, l1_ratio), tol=1e-6, max_iter=100)
+    assert found.converged
+    assert found.n_passes < 1000  # thousands, by blocks of classes or steps of any length
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("rows", [10_000, 60])
+def test_one_block_is_the_hessian(fit_intercept, rows, monkeypatch):
+    """Also of rows whose probabilities are not kept."""
+    monkeypatch.setattr("softly.objective._KEPT_BYTES", 8 * 3 * rows)
+    rng = np.random.default_rng(1)
+    X, y = rng.normal(size=(500, 7)) + 3, rng.integers(0, 3, 500)
+    weight = rng.random(500) * (np.arange(500) >= 120)
+    objective = objective_of(X, y, 1.0, 0.5, weight, fit_intercept)
+    assert (objective.probabilities is None) == (rows < 500)
+    mask = rng.random(objective.shape) < 0.7
+    mask[:, 7:] = True
+    model = quadratic.Model(objective, mask)
+    at = rng.normal(size=objective.shape)
+    objective.value_and_gradient(at)
+    (block,) = model.blocks(at).blocks
+    products = np.array([model.product(unit) for unit in np.eye(model.size)])
+    np.testing.assert_allclose(block.matrix, products, rtol=1e-10, atol=1e-14)

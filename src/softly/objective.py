@@ -83,7 +83,7 @@ class Objective:
         self.target = target if target.ndim == 1 else target.astype(X.dtype, copy=False)
         self.weight = None if weight is None else weight.astype(X.dtype)
         self._weight = weight
-        kept = self.n_rows * n_classes * X.dtype.itemsize <= _KEPT_BYTES
+        kept = self.n_rows <= most_rows_kept(self)
         rows = Rows(X, self.target, n_classes, weight, self.weight, by_column)
         self.total_weight = rows.total_weight
         self._passes = passes.over(rows, kept)
@@ -154,6 +154,8 @@ class Objective:
             by_column=by_column,
         )
         of_some.precise = self.precise
+        if isinstance(self.features, np.ndarray):
+            of_some.feature_means = self.feature_means[which]
         if self.fit_intercept:
             means = self.class_means
             of_some.class_means = ClassMeans(means.frequency, means.features[:, which])
@@ -212,6 +214,17 @@ class Objective:
         return means
 
     @cached_property
+    def feature_sizes(self) -> NDArray[np.float64]:
+        """The largest of each feature's numbers; of dense ones, the furthest from its mean."""
+        X = self.features
+        if isinstance(X, np.ndarray):
+            means = self.feature_means if self.fit_intercept else 0
+            sizes = np.maximum(X.max(axis=0) - means, means - X.min(axis=0))
+        else:
+            sizes = abs(X).max(axis=0).todense()
+        return np.asarray(sizes, np.float64).ravel()
+
+    @cached_property
     def class_means(self) -> ClassMeans:
         """What each class holds of the weight and of the features: one pass over the data."""
         self.n_passes += 1
@@ -220,6 +233,12 @@ class Objective:
     def square_sums(self, slopes: Array) -> Array:
         """Sums of each row's slopes (N, K) times the squares of its features: (K, D)."""
         return self._passes.square_sums(slopes)
+
+
+def most_rows_kept(objective: Objective) -> int:
+    """Of how many rows there is room for the probabilities."""
+    row_bytes = objective.n_classes * objective.dtype.itemsize
+    return max(1, _KEPT_BYTES // int(row_bytes))
 
 
 def dot(a: Array, b: Array) -> float:

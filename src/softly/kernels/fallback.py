@@ -315,7 +315,14 @@ def block_grams(x: Any, place: Array, intercept: int, weight: Array, grams: Arra
 
 
 def descend(
-    matrix: Array, l1: Array, most_sweeps: int, swept: float, y: Array, slope: Array
+    matrix: Array,
+    l1: Array,
+    low: Array,
+    high: Array,
+    most_sweeps: int,
+    swept: float,
+    y: Array,
+    slope: Array,
 ) -> None:
     """Coordinate descent on a quadratic with sum(l1 |y|), in place, from where it has a slope."""
     first = 0.0
@@ -323,7 +330,8 @@ def descend(
         largest = 0.0
         for j, row in enumerate(matrix):
             free, bound = y[j] - slope[j] / row[j], l1[j] / row[j]
-            step = free - min(max(free, -bound), bound) - y[j]
+            best = free - min(max(free, -bound), bound)
+            step = min(max(best, low[j]), high[j]) - y[j]
             if step:
                 y[j] += step
                 slope += step * row

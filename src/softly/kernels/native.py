@@ -185,13 +185,20 @@ def block_grams(x: Any, place: Array, intercept: int, weight: Array, grams: Arra
 
 
 def descend(
-    matrix: Array, l1: Array, most_sweeps: int, swept: float, y: Array, slope: Array
+    matrix: Array,
+    l1: Array,
+    low: Array,
+    high: Array,
+    most_sweeps: int,
+    swept: float,
+    y: Array,
+    slope: Array,
 ) -> None:
     """Coordinate descent on a quadratic with sum(l1 |y|), in place, from where it has a slope.
 
-    Until a sweep's largest gain is the part `swept` of the first sweep's.
+    From `low` to `high`; until a sweep's largest gain is the part `swept` of the first sweep's.
     """
-    _native.descend(matrix, l1, most_sweeps, swept, y, slope)
+    _native.descend(matrix, l1, low, high, most_sweeps, swept, y, slope)
 
 
 def _features(x: Any) -> Any:

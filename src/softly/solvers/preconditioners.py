@@ -22,7 +22,7 @@ from softly.objective import Objective
 Array = NDArray[Any]
 Inverse = Callable[[Array], Array]
 
-_BLOCK, _BLOCK_NUMBERS = 1024, 1 << 19  # rows, and what they may hold of features or classes
+_BLOCK, _BLOCK_NUMBERS = 1024, 1 << 18  # rows, and what is held of them, beside the sums
 _WIDE, _PAIR_NUMBERS = 64, 1 << 15  # features; of products of two of them
 _MOST_STRIPES, _STRIPE_BYTES = 8, 1 << 24
 _PRODUCT = 0.3  # what a multiplication in a large product costs beside one in a pass
@@ -130,7 +130,7 @@ def hessian_matrix(objective: Objective, dtype: np.dtype[Any] | None = None) -> 
         for j in range(k):
             own[j] += weighted[:, j * d : (j + 1) * d].T @ x
 
-    total, own = _sums(objective, add, (k * d, k * d), (k, d, d), dtype=dtype)
+    total, own = sums_of_rows(objective, add, (k * d, k * d), (k, d, d), dtype=dtype)
     for j in range(k):
         total[j * d : (j + 1) * d, j * d : (j + 1) * d] += own[j]
     total /= objective.total_weight
@@ -154,7 +154,7 @@ def blocks(objective: Objective) -> Inverse:
             pairs = (part[:, :, None] * part[:, None, :]).reshape(len(part), -1)
             own += (curvature[start : start + step].T @ pairs).reshape(k, d, d)
 
-    (own,) = _sums(objective, add, (k, d, d))
+    (own,) = sums_of_rows(objective, add, (k, d, d))
     own /= objective.total_weight
     own[:, np.arange(d), np.arange(d)] += _penalties(objective)
     inverses = _inverses(own)
@@ -176,7 +176,7 @@ def kronecker(objective: Objective) -> Inverse:
         features += half.T @ half  # of one matrix with itself: half the work
 
     # What is only near the inverse needs no more digits than the features have.
-    classes, features = _sums(objective, add, (k, k), (d, d), kept=objective.dtype)
+    classes, features = sums_of_rows(objective, add, (k, k), (d, d), kept=objective.dtype)
     values, vectors = np.linalg.eigh(classes.astype(np.float64) / objective.total_weight)
     features /= max(classes.trace(), np.finfo(objective.dtype).tiny)
     # In place: D x D is the largest thing here.
@@ -217,7 +217,7 @@ def diagonal_of(objective: Objective) -> Array:
     return total
 
 
-def _sums(
+def sums_of_rows(
     objective: Objective,
     add: Callable[..., None],
     *shapes: tuple[int, ...],
@@ -236,7 +236,8 @@ def _sums(
     count -= count % 2 if count > 1 else 0  # as many for each of two threads
     sums = [[np.zeros(shape, kept) for shape in shapes] for _ in range(count)]
     edges = np.linspace(0, n, count + 1).astype(int)
-    step = max(1, min(_BLOCK, _BLOCK_NUMBERS // max(objective.shape)))
+    widest = max(max(shape) for shape in (objective.shape, *shapes))
+    step = max(1, min(_BLOCK, _BLOCK_NUMBERS // widest))
 
     def stripe(i: int) -> None:
         for start in range(edges[i], edges[i + 1], step):

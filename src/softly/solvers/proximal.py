@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from softly.certificate import elastic_net_gap
 from softly.kernels.blas import one_blas_thread
 from softly.objective import Objective
-from softly.solvers.quadratic import Blocks, Model, minimise, subgradient
+from softly.solvers.quadratic import Blocks, Model, Terms, minimise, subgradient
 from softly.solvers.result import Pass, Result
 
 Array = NDArray[Any]
@@ -27,7 +27,10 @@ _INSIDE = 0.3  # of what features outside violate, may be violated inside
 _SAFETY = 0.5  # of the tolerance, which a working set is to reach
 _MOST_FEATURES = 0.7  # of all, that are worth a copy
 _FEW_PRODUCTS = 12  # by which a step's quadratic is minimised, if its blocks are good
-_MOST_DENSE_ROWS, _MOST_SPARSE_ROWS = 1 << 13, 1 << 17  # that blocks are made from
+_DENSE_ROWS, _SPARSE_ROWS = 1 << 13, 1 << 17  # that blocks are made from
+_MANY_PRODUCTS, _MORE, _SAMPLE_BYTES = 30, 4, 1 << 24  # then of so many times the rows, or all
+_REACH = 8.0  # by which one parameter may change a score in one step
+_LEAST_SIZE = 1e-300  # of a feature's numbers: a division by it is finite
 _ENOUGH = 1e-4  # of the decrease that the slope promises (Armijo)
 _SHORTEST = 1e-10
 _RAREST = 1e-12  # frequency of a class that its first intercept stands for
@@ -90,9 +93,13 @@ class _Fit:
         self._on_pass = on_pass
         self._read = 0.0  # of rows, but by the objective itself
         self._bound = -np.inf  # no objective is lower
+        self._rows = _DENSE_ROWS if isinstance(objective.features, np.ndarray) else _SPARSE_ROWS
         self.point = _Point.look(objective, _first(objective, start))
         self._l1 = float(self._slopes()[self._coefficients() == 0].max(initial=0.0))
         self._comes_down = _even_part(objective.l1, self._l1)
+        self._reach = _REACH / np.maximum(objective.feature_sizes, _LEAST_SIZE)
+        if objective.fit_intercept:
+            self._reach = np.append(self._reach, _REACH)
         self._tell(self.point, 0.0)
 
     def run(self, max_iter: int) -> Result:
@@ -158,7 +165,7 @@ class _Fit:
             part = whole.columns(features)
             share = _size(part) / max(_size(whole), 1)
             point = _Point.look(part, self.point.parameters[:, columns])
-        steps = _Steps(point, mask, l1)
+        steps = _Steps(point, mask, l1, self._reach[columns], self._rows)
         before = self.steps
         while self.steps < max_iter and steps.one():
             self.steps += 1
@@ -168,6 +175,7 @@ class _Fit:
             if steps.point.relative_gap() <= _SAFETY * self._tol:
                 break
         self._read += share * (part.n_passes + steps.sampled)
+        self._rows = steps.rows
         whole.precise |= part.precise
         if everything:
             self.point = steps.point
@@ -180,20 +188,21 @@ class _Fit:
 class _Steps:
     """Steps over the parameters in a mask."""
 
-    def __init__(self, point: _Point, mask: Mask, l1: float) -> None:
+    def __init__(self, point: _Point, mask: Mask, l1: float, reach: Array, rows: int) -> None:
         self.point = point
         self.sampled = 0.0  # passes over all rows that those over samples make
+        self.rows = rows  # that blocks are made from, at most
         self._mask = mask
         penalties = np.zeros(mask.shape)
         penalties[:, : point.objective.n_features] = l1
         self._l1 = penalties[mask]
+        self._reach = np.broadcast_to(reach, mask.shape)[mask]
         self._penalty = l1
         self._blocks: Blocks | None = None
         self._products = 0  # by the last step
-        self._model = self._sample = Model(point.objective, mask)
-        some = _some_rows(point.objective)
-        if some is not point.objective:
-            self._sample = Model(some, mask, point.objective)
+        self._model = Model(point.objective, mask)
+        self._is_one = self._model.is_one_block(point.objective, self._model.size)
+        self._sample = self._sampled()
 
     def violated(self) -> float:
         """The largest entry of the least subgradient."""
@@ -202,15 +211,18 @@ class _Steps:
     def one(self) -> bool:
         """One step down; False if there is no further."""
         point, mask = self.point, self._mask
-        x, slope = point.parameters[mask], point.gradient[mask]
+        x, slope = point.parameters[mask], self._model.slope(point.gradient)
         blocks = self._current_blocks()
-        to, self._products = minimise(self._model.product, blocks, x, slope, self._l1, _LEAVE)
-        step = np.zeros(mask.shape)
-        step[mask] = to - x
+        terms = Terms(self._l1, x - self._reach, x + self._reach)
+        to, self._products = minimise(self._model.product, blocks, x, slope, terms, _LEAVE)
+        if self._products > _MANY_PRODUCTS and self._is_one:
+            self.rows = min(_MORE * self.rows, point.objective.n_rows)
+            self._sample = self._sampled()
+        step = self._model.step(to - x)
         if len(mask) > 1:
             d = point.objective.n_features
             step[:, d:] -= step[:, d:].mean(axis=0)  # which changes no probability
-        promised = float(slope @ step[mask] + self._l1 @ (np.abs(to) - np.abs(x)))
+        promised = float(slope @ (to - x) + self._l1 @ (np.abs(to) - np.abs(x)))
         found = self._search(step, promised) if promised < 0 else None
         if found is None:
             return self._more_precisely()
@@ -220,11 +232,25 @@ class _Steps:
     def _current_blocks(self) -> Blocks:
         """Those of an earlier point, while they serve well."""
         if self._blocks is None or self._products > _FEW_PRODUCTS:
+            rows = self._sample.objective
             if self._sample is not self._model:
-                self._sample.objective.value_and_gradient(self.point.parameters)
-                self.sampled += self._sample.objective.n_rows / self.point.objective.n_rows
-            self._blocks = self._sample.blocks()
+                rows.value_and_gradient(self.point.parameters)
+            if self._sample is not self._model or rows.probabilities is None:
+                self.sampled += rows.n_rows / self.point.objective.n_rows
+            self._blocks = self._sample.blocks(self.point.parameters)
         return self._blocks
+
+    def _sampled(self) -> Model:
+        """Of as many rows as the blocks gain by; or of all, if it is not worth a copy."""
+        o, n, most = self.point.objective, self.point.objective.n_rows, self.rows
+        if n <= most and (self._is_one or o.probabilities is not None):
+            return self._model
+        if self._is_one and most * o.feature_bytes > _SAMPLE_BYTES * n:
+            return self._model
+        used = np.arange(n) if o.weight is None else np.flatnonzero(o.weight)
+        step = max(1.0, len(used) / most)
+        some = o.sample(used[(np.arange(int(len(used) / step)) * step).astype(np.intp)])
+        return Model(some, self._mask, o)
 
     def _search(self, step: Array, promised: float) -> _Point | None:
         """How far to go: all the way, or back by halves."""
@@ -282,17 +308,6 @@ def _first(objective: Objective, start: Array) -> Array:
         b = np.log(np.maximum(objective.class_means.frequency, _RAREST))
         parameters[:, -1] = b - b.mean() if len(start) > 1 else b[1] - b[0]
     return parameters
-
-
-def _some_rows(objective: Objective) -> Objective:
-    """As many rows as the blocks gain by."""
-    n = objective.n_rows
-    most = _MOST_DENSE_ROWS if isinstance(objective.features, np.ndarray) else _MOST_SPARSE_ROWS
-    if n <= most and objective.probabilities is not None:
-        return objective
-    used = np.arange(n) if objective.weight is None else np.flatnonzero(objective.weight)
-    step = max(1.0, len(used) / most)
-    return objective.sample(used[(np.arange(int(len(used) / step)) * step).astype(np.intp)])
 
 
 def _size(objective: Objective) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 
 from softly.kernels import chosen as kernels
 from softly.kernels import threads
-from softly.objective import Objective
-from softly.solvers.preconditioners import Inverse, solver_of
+from softly.objective import Objective, most_rows_kept
+from softly.solvers.preconditioners import Inverse, centred, solver_of, sums_of_rows
 
 Array = NDArray[Any]
 
 _BYTES = 1 << 26  # of all blocks together
 _MOST_DENSE, _MOST_SPARSE = 1024, 256  # variables in a block
+_FEW = 1400  # variables, which are one block for all classes if their features are dense
+_SOME_ROWS = 1 << 10
 _MOST_SWEEPS = 20
 _SWEPT = 0.01  # of the first sweep's largest decrease: where sweeps end
+_WORK_OF_ONE, _SWEPT_OF_ONE = 2e9, 1e-8  # where there is but one block: multiplications
 _SETTLED = 0.01  # of the variables: if no more changed their sign, the signs are nearly found
 _ALL_THE_WAY = 0.6  # of the curvature, which the slope has to reach (from 0.5 up it pays)
 _MOST_PRODUCTS = 60
@@ -31,6 +34,26 @@ def subgradient(x: Array, slope: Array, l1: Array) -> Array:
     at_zero = slope - np.clip(slope, -l1, l1)
     least: Array = np.where(x != 0, slope + l1 * np.sign(x), at_zero)
     return least
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a quadratic has beside it: the penalty, ``sum(l1 * |y|)``, and how far y may go."""
+
+    l1: Array
+    low: Array
+    high: Array
+
+    def violated(self, y: Array, slope: Array) -> Array:
+        """The least subgradient, but where it says to go on at the end of the way."""
+        least = subgradient(y, slope, self.l1)
+        held = ((y >= self.high) & (least < 0)) | ((y <= self.low) & (least > 0))
+        found: Array = np.where(held, 0, least)
+        return found
+
+    def clip(self, y: Array) -> Array:
+        found: Array = np.clip(y, self.low, self.high)
+        return found
 
 
 @dataclass(frozen=True)
@@ -47,14 +70,18 @@ class Blocks:
 
     blocks: list[Block]
 
-    def descend(self, x: Array, slope: Array, l1: Array) -> Array:
+    def descend(self, x: Array, slope: Array, terms: Terms) -> Array:
         """Where coordinate descent comes to from x, each block as if it were alone."""
         found = x.copy()
+        most, swept = _MOST_SWEEPS, _SWEPT
+        if len(self.blocks) == 1:
+            most, swept = max(most, int(_WORK_OF_ONE / len(x) ** 2)), _SWEPT_OF_ONE
 
         def one(block: Block) -> None:
             at = block.variables
             y, y_slope = x[at], slope[at]
-            kernels.descend(block.matrix, l1[at], _MOST_SWEEPS, _SWEPT, y, y_slope)
+            own = (terms.l1[at], terms.low[at], terms.high[at])
+            kernels.descend(block.matrix, *own, most, swept, y, y_slope)
             found[at] = y
 
         threads.each(one, self.blocks)
@@ -81,6 +108,9 @@ class Blocks:
 class Model:
     """The Hessian over the parameters in a mask, at the point that was last asked for.
 
+    Dense features are taken less their means: their coefficients and the intercepts are then nearly
+    independent, wherever the columns lie.
+
     Parameters
     ----------
     objective : Objective
@@ -99,51 +129,105 @@ class Model:
         self.size = int(mask.sum())
         self._number = np.zeros(mask.shape, np.intp)
         self._number[mask] = np.arange(self.size)
+        self._is_dense = isinstance(objective.features, np.ndarray)
+        if self._is_dense and whole is not None:
+            objective.feature_means = whole.feature_means
 
-    def product(self, step: Array) -> Array:
+    @staticmethod
+    def is_one_block(objective: Objective, size: int) -> bool:
+        """Whether so many variables are few enough for all that there is between them."""
+        return isinstance(objective.features, np.ndarray) and size <= _FEW
+
+    def slope(self, gradient: Array) -> Array:
+        """Of the variables, from that of all parameters."""
+        own = centred(self.objective, gradient) if self._is_dense else gradient
+        slope: Array = own[self._mask]
+        return slope
+
+    def step(self, change: Array) -> Array:
+        """Of all parameters, from that of the variables."""
+        o, step = self.objective, np.zeros(self._mask.shape)
+        step[self._mask] = change
+        if self._is_dense and o.fit_intercept:
+            step[:, -1] -= step[:, :-1] @ o.feature_means
+        return step
+
+    def product(self, change: Array) -> Array:
         """The Hessian times a step."""
-        full = np.zeros(self._mask.shape)
-        full[self._mask] = step
-        found: Array = self.objective.curvature_along(full)[self._mask]
-        return found
+        return self.slope(self.objective.curvature_along(self.step(change)))
 
-    def blocks(self) -> Blocks:
-        """Those of each class; of many variables, those of much curvature together."""
-        o, d = self.objective, self.objective.n_features
+    def blocks(self, parameters: Array) -> Blocks:
+        """All variables in one, if that is possible; or those of each class."""
+        is_one = self.is_one_block(self.objective, self.size)
+        found = [self._only_block(parameters)] if is_one else self._blocks_of_classes()
+        if self._squares is not None:
+            self._keep_curved(found)
+        return Blocks(_without_flat_ones(found))
+
+    def _curvature(self) -> Array:
+        """Of each row and class."""
+        o = self.objective
         assert o.probabilities is not None
         p = o.probabilities[:, -len(self._mask) :]
-        curvature = p * (1 - p)
+        curvature: Array = p * (1 - p)
         if o.weight is not None:
             curvature *= o.weight[:, None]
-        is_sparse = not isinstance(o.features, np.ndarray)
-        most = _MOST_SPARSE if is_sparse else _MOST_DENSE
+        return curvature
+
+    def _keep_curved(self, found: list[Block]) -> None:
+        """No less curvature than all rows would have if it were the same for each."""
+        assert self._squares is not None
+        curvature = self._curvature().sum(axis=0, dtype=np.float64) / self.objective.total_weight
+        every = np.zeros(self._mask.shape)
+        every[:, : self.objective.n_features] = np.outer(curvature, self._squares)
+        least = every[self._mask]
+        for block in found:
+            diagonal = np.einsum("jj->j", block.matrix)  # a view
+            np.maximum(diagonal, least[block.variables], out=diagonal)
+
+    def _only_block(self, parameters: Array) -> Block:
+        """s p (1 - p) x x' of each class, and - s p p' x x' of each two."""
+        o = self.objective
+        columns = [np.flatnonzero(of_class) for of_class in self._mask]
+        ends = np.cumsum([len(some) for some in columns])
+
+        def add(x: Array, p: Array, weight: Array, total: Array) -> None:
+            root = np.sqrt(weight)
+            parts = [x[:, some] * root for some in columns]
+            shares = np.concatenate([part * p[:, [c]] for c, part in enumerate(parts)], axis=1)
+            matrix = -(shares.T @ shares)
+            for c, part in enumerate(parts):
+                own = slice(ends[c] - part.shape[1], ends[c])
+                matrix[own, own] = (part * (p * (1 - p))[:, [c]]).T @ part
+            total += matrix
+
+        matrix = np.zeros((self.size, self.size))
+        for part in _with_probabilities(o, parameters):
+            matrix += sums_of_rows(part, add, matrix.shape)[0]
+        matrix /= o.total_weight
+        penalties = np.zeros(self._mask.shape)
+        penalties[:, : o.n_features] = o.l2
+        matrix[np.diag_indices(self.size)] += penalties[self._mask]
+        return Block(np.arange(self.size), matrix)
+
+    def _blocks_of_classes(self) -> list[Block]:
+        """Of many variables of a class, those of much curvature together."""
+        o, d, curvature = self.objective, self.objective.n_features, self._curvature()
+        most = _MOST_DENSE if self._is_dense else _MOST_SPARSE
         most = min(most, max(1, _BYTES // (8 * self.size)))
         of_features = self._mask[:, :d]
         if of_features.sum(axis=1).max(initial=0) > most:
             order = np.argsort(-o.square_sums(curvature), axis=1, kind="stable")
         else:
             order = np.broadcast_to(np.arange(d), of_features.shape)
-        make = self._sparse_blocks if is_sparse else self._dense_blocks
+        make = self._dense_blocks if self._is_dense else self._sparse_blocks
 
         def of_class(c: int) -> list[Block]:
             features = order[c][of_features[c][order[c]]]
             return make(c, features, np.ascontiguousarray(curvature[:, c]), most)
 
         found = threads.each(of_class, range(len(self._mask)))
-        if self._squares is not None:
-            self._keep_curved(found, curvature.sum(axis=0, dtype=np.float64) / o.total_weight)
-        return Blocks(_without_flat_ones([block for of in found for block in of]))
-
-    def _keep_curved(self, found: list[list[Block]], curvature: Array) -> None:
-        """No less curvature than all rows would have if it were the same for each."""
-        assert self._squares is not None
-        for c, blocks in enumerate(found):
-            inside = np.flatnonzero(self._mask[c, : self.objective.n_features])
-            least = np.zeros(self.size)
-            least[self._number[c, inside]] = curvature[c] * self._squares[inside]
-            for block in blocks:
-                diagonal = np.einsum("jj->j", block.matrix)  # a view
-                np.maximum(diagonal, least[block.variables], out=diagonal)
+        return [block for of in found for block in of]
 
     def _sparse_blocks(self, c: int, features: Array, curvature: Array, most: int) -> list[Block]:
         """Of all blocks of a class at once: features stand in them one after the other."""
@@ -175,6 +259,8 @@ class Model:
         for start in range(0, max(len(features), 1), most):
             some = features[start : start + most]
             x = o.features[:, some]
+            if o.fit_intercept:
+                x = x - o.feature_means[some]
             if o.fit_intercept and start == 0:
                 x = np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
             if x.shape[1]:
@@ -190,10 +276,35 @@ class Model:
         return Block(np.append(self._number[c, features], intercept), matrix)
 
 
+def _with_probabilities(objective: Objective, parameters: Array) -> Iterator[Objective]:
+    """The objective, or parts of it, few enough rows to keep the probabilities of."""
+    o = objective
+    if o.probabilities is not None:
+        yield o
+        return
+    step = most_rows_kept(o)
+    for start in range(0, o.n_rows, step):
+        some = slice(start, start + step)
+        if o.weight is None or o.weight[some].any():
+            part = o.sample(some)
+            part.feature_means = o.feature_means
+            part.value_and_gradient(parameters)
+            yield part
+
+
 def _mean_squares(objective: Objective) -> Array:
-    weight = np.ones(objective.n_rows, objective.dtype)
-    weight = weight if objective.weight is None else objective.weight
-    squares: Array = objective.square_sums(weight[:, None])[0] / objective.total_weight
+    """Of the features, as a model takes them."""
+    o, X = objective, objective.features
+    weight = np.ones(o.n_rows, o.dtype) if o.weight is None else o.weight
+    if not isinstance(X, np.ndarray):
+        sums = o.square_sums(weight[:, None])[0]
+    else:
+        sums = np.zeros(o.n_features)
+        for start in range(0, o.n_rows, _SOME_ROWS):
+            x = X[start : start + _SOME_ROWS]
+            x = x - o.feature_means if o.fit_intercept else x
+            sums += weight[start : start + _SOME_ROWS] @ (x * x)
+    squares: Array = sums / o.total_weight
     return squares
 
 
@@ -211,7 +322,7 @@ def minimise(
     blocks: Blocks,
     x: Array,
     slope: Array,
-    l1: Array,
+    terms: Terms,
     leave: float,
 ) -> tuple[Array, int]:
     """Minimise ``slope @ (y - x) + (y - x) @ H @ (y - x) / 2 + sum(l1 * |y|)`` over y, from y = x.
@@ -220,12 +331,12 @@ def minimise(
     blocks find out the signs; when few change any more, conjugate gradients go on with these signs,
     preconditioned by the blocks.
     """
-    at = _Quadratic(product, l1, x, slope)
+    at = _Quadratic(product, terms, x, slope)
     patience, waited = 1, 0  # of descents by blocks, before the signs are held
     goal = leave * at.violated()
     while at.products < _MOST_PRODUCTS and at.violated() > goal:
         before = np.sign(at.x)
-        if not at.go_towards(blocks.descend(at.x, at.slope, l1)):
+        if not at.go_towards(blocks.descend(at.x, at.slope, terms)):
             break
         changed = np.count_nonzero(np.sign(at.x) != before)
         waited += 1
@@ -238,17 +349,17 @@ class _Quadratic:
     """A point on its way down."""
 
     def __init__(
-        self, product: Callable[[Array], Array], l1: Array, x: Array, slope: Array
+        self, product: Callable[[Array], Array], terms: Terms, x: Array, slope: Array
     ) -> None:
         self.x, self.slope, self.products = x, slope, 0
-        self._product, self._l1 = product, l1
+        self._product, self._terms, self._l1 = product, terms, terms.l1
 
     def product(self, step: Array) -> Array:
         self.products += 1
         return self._product(step)
 
     def violated(self) -> float:
-        return float(np.abs(subgradient(self.x, self.slope, self._l1)).max(initial=0.0))
+        return float(np.abs(self._terms.violated(self.x, self.slope)).max(initial=0.0))
 
     def go_towards(self, to: Array) -> bool:
         """As far as it surely pays; all the way, where variables are exactly 0, if that pays too.
@@ -269,21 +380,24 @@ class _Quadratic:
     def keep_signs(self, blocks: Blocks, goal: float) -> bool:
         """To the minimum among these signs; what would change its sign on the way stays at 0.
 
-        If that is too far, to the first variable that comes to 0, a few times; then False.
+        Or at the end of its way. If that is too far, to the first variable that comes there, a few
+        times; then False.
         """
         for _ in range(_MOST_STOPS):
             x = self.x
             to, curved = self._conjugate_gradients(blocks, goal)
-            passes = (x != 0) & (x * to <= 0) & (self._l1 > 0)
+            changes = (x != 0) & (x * to <= 0) & (self._l1 > 0)
+            ends = np.where(changes, 0, self._terms.clip(to))
+            passes = ends != to
             if not passes.any():
                 self.x, self.slope = to, self.slope + curved
                 return True
-            if self._goes_all_the_way(np.where(passes, 0, to)):
+            if self._goes_all_the_way(ends):
                 return True
-            share = np.full(len(x), np.inf)  # of the way, where each is 0
-            share[passes] = x[passes] / (x[passes] - to[passes])
+            share = np.full(len(x), np.inf)  # of the way, where each is at its end
+            share[passes] = (ends - x)[passes] / (to - x)[passes]
             nearest = float(share.min())
-            self.x = np.where(share == nearest, 0, x + nearest * (to - x))
+            self.x = np.where(share == nearest, ends, x + nearest * (to - x))
             self.slope = self.slope + nearest * curved
         return False
 
@@ -303,7 +417,8 @@ class _Quadratic:
 
     def _conjugate_gradients(self, blocks: Blocks, goal: float) -> tuple[Array, Array]:
         """The minimum, if all signs stayed, and the Hessian times the way there."""
-        free = (self.x != 0) | (self._l1 == 0)
+        terms = self._terms
+        free = ((self.x != 0) | (self._l1 == 0)) & (terms.low < self.x) & (self.x < terms.high)
         inverse = blocks.inverse(free)
         way, bent = np.zeros_like(self.x), np.zeros_like(self.x)
         left = np.where(free, subgradient(self.x, self.slope, self._l1), 0)
