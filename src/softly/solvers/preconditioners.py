@@ -134,7 +134,7 @@ def hessian_matrix(objective: Objective, dtype: np.dtype[Any] | None = None) -> 
     for j in range(k):
         total[j * d : (j + 1) * d, j * d : (j + 1) * d] += own[j]
     total /= objective.total_weight
-    total[np.diag_indices(k * d)] += np.tile(_penalties(objective), k)
+    total[np.diag_indices(k * d)] += np.tile(penalties(objective), k)
     return total
 
 
@@ -156,7 +156,7 @@ def blocks(objective: Objective) -> Inverse:
 
     (own,) = sums_of_rows(objective, add, (k, d, d))
     own /= objective.total_weight
-    own[:, np.arange(d), np.arange(d)] += _penalties(objective)
+    own[:, np.arange(d), np.arange(d)] += penalties(objective)
     inverses = _inverses(own)
     return _for_centred(objective, lambda g: np.matmul(inverses, g[:, :, None])[:, :, 0])
 
@@ -204,17 +204,23 @@ def diagonal(objective: Objective) -> Inverse:
 
 def diagonal_of(objective: Objective) -> Array:
     """The Hessian's diagonal, of the objective's shape."""
-    p = objective.probabilities[:, -objective.shape[0] :]  # type: ignore[index]
-    slope = 1 - p
-    slope *= p
-    if objective.weight is not None:
-        slope *= objective.weight[:, None]
+    slope = row_curvature(objective)
     total = np.zeros(objective.shape)
     total[:, : objective.n_features] = objective.square_sums(slope)
     total[:, objective.n_features :] = slope.sum(axis=0, dtype=np.float64)[:, None]
     total /= objective.total_weight
-    total += _penalties(objective)
+    total += penalties(objective)
     return total
+
+
+def row_curvature(objective: Objective) -> Array:
+    """s p (1 - p) of each row and class: (N, K)."""
+    p = objective.probabilities[:, -objective.shape[0] :]  # type: ignore[index]
+    slope: Array = 1 - p
+    slope *= p
+    if objective.weight is not None:
+        slope *= objective.weight[:, None]
+    return slope
 
 
 def sums_of_rows(
@@ -258,10 +264,11 @@ def sums_of_rows(
     return sums[0]
 
 
-def _penalties(objective: Objective) -> Array:
-    penalties = np.full(objective.shape[1], objective.l2)
-    penalties[objective.n_features :] = 0
-    return penalties
+def penalties(objective: Objective) -> Array:
+    """What the penalty adds to the Hessian's diagonal, the same for each class: shape (D,)."""
+    of_each = np.full(objective.shape[1], objective.l2)
+    of_each[objective.n_features :] = 0
+    return of_each
 
 
 def centred(objective: Objective, gradient: Array) -> Array:
@@ -276,15 +283,20 @@ def centred(objective: Objective, gradient: Array) -> Array:
     return moved
 
 
+def uncentre(objective: Objective, direction: Array) -> Array:
+    """The same step by parameters of the features as they are; in place."""
+    if objective.fit_intercept:
+        direction[:, -1] -= direction[:, :-1] @ objective.feature_means
+    return direction
+
+
 def _for_centred(objective: Objective, inverse: Inverse) -> Inverse:
     """An inverse by centred parameters, for those of the features as they are."""
     if not objective.fit_intercept:
         return inverse
 
     def uncentred(g: Array) -> Array:
-        direction = inverse(centred(objective, g))
-        direction[:, -1] -= direction[:, :-1] @ objective.feature_means
-        return direction
+        return uncentre(objective, inverse(centred(objective, g)))
 
     return uncentred
 

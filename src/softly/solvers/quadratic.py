@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from softly.kernels import chosen as kernels
 from softly.kernels import threads
 from softly.objective import Objective, most_rows_kept
-from softly.solvers.preconditioners import Inverse, centred, solver_of, sums_of_rows
+from softly.solvers.preconditioners import (
+    Inverse,
+    centred,
+    penalties,
+    row_curvature,
+    solver_of,
+    sums_of_rows,
+    uncentre,
+)
 
 Array = NDArray[Any]
 
@@ -146,11 +154,9 @@ class Model:
 
     def step(self, change: Array) -> Array:
         """Of all parameters, from that of the variables."""
-        o, step = self.objective, np.zeros(self._mask.shape)
+        step = np.zeros(self._mask.shape)
         step[self._mask] = change
-        if self._is_dense and o.fit_intercept:
-            step[:, -1] -= step[:, :-1] @ o.feature_means
-        return step
+        return uncentre(self.objective, step) if self._is_dense else step
 
     def product(self, change: Array) -> Array:
         """The Hessian times a step."""
@@ -164,22 +170,13 @@ class Model:
             self._keep_curved(found)
         return Blocks(_without_flat_ones(found))
 
-    def _curvature(self) -> Array:
-        """Of each row and class."""
-        o = self.objective
-        assert o.probabilities is not None
-        p = o.probabilities[:, -len(self._mask) :]
-        curvature: Array = p * (1 - p)
-        if o.weight is not None:
-            curvature *= o.weight[:, None]
-        return curvature
-
     def _keep_curved(self, found: list[Block]) -> None:
         """No less curvature than all rows would have if it were the same for each."""
         assert self._squares is not None
-        curvature = self._curvature().sum(axis=0, dtype=np.float64) / self.objective.total_weight
+        o = self.objective
+        curvature = row_curvature(o).sum(axis=0, dtype=np.float64) / o.total_weight
         every = np.zeros(self._mask.shape)
-        every[:, : self.objective.n_features] = np.outer(curvature, self._squares)
+        every[:, : o.n_features] = np.outer(curvature, self._squares)
         least = every[self._mask]
         for block in found:
             diagonal = np.einsum("jj->j", block.matrix)  # a view
@@ -205,14 +202,13 @@ class Model:
         for part in _with_probabilities(o, parameters):
             matrix += sums_of_rows(part, add, matrix.shape)[0]
         matrix /= o.total_weight
-        penalties = np.zeros(self._mask.shape)
-        penalties[:, : o.n_features] = o.l2
-        matrix[np.diag_indices(self.size)] += penalties[self._mask]
+        of_each = np.broadcast_to(penalties(o), self._mask.shape)
+        matrix[np.diag_indices(self.size)] += of_each[self._mask]
         return Block(np.arange(self.size), matrix)
 
     def _blocks_of_classes(self) -> list[Block]:
         """Of many variables of a class, those of much curvature together."""
-        o, d, curvature = self.objective, self.objective.n_features, self._curvature()
+        o, d, curvature = self.objective, self.objective.n_features, row_curvature(self.objective)
         most = _MOST_DENSE if self._is_dense else _MOST_SPARSE
         most = min(most, max(1, _BYTES // (8 * self.size)))
         of_features = self._mask[:, :d]
@@ -261,8 +257,8 @@ class Model:
             x = o.features[:, some]
             if o.fit_intercept:
                 x = x - o.feature_means[some]
-            if o.fit_intercept and start == 0:
-                x = np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
+                if start == 0:
+                    x = np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
             if x.shape[1]:
                 matrix = (x.T @ (x * curvature[:, None])).astype(np.float64)
                 found.append(self._block(c, some, matrix / o.total_weight))
