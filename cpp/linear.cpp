@@ -460,6 +460,15 @@ void keep_probabilities(const T* r, size_t width, size_t classes, size_t n, cons
   }
 }
 
+// Rows that weigh nothing, as those of a fold held out do, add nothing: a tile of them is not read.
+template <class T> bool weighs_nothing(const T* weight, size_t start, size_t n) {
+  return weight && std::all_of(weight + start, weight + start + n, [](T s) { return s == 0; });
+}
+
+template <class T> void clear(void* numbers, size_t width, size_t start, size_t n) {
+  if (numbers) std::fill_n(static_cast<T*>(numbers) + start * width, n * width, T(0));
+}
+
 template <class Rows>
 double loss_of(const Layer& layer, const void* weights, const Targets& targets, size_t start,
                size_t stop, const Sums& sums, void* probabilities) {
@@ -472,6 +481,11 @@ double loss_of(const Layer& layer, const void* weights, const Targets& targets, 
   double sum = 0;
   for (size_t row = start; row < stop; row += most) {
     const size_t n = std::min(most, stop - row);
+    if (weighs_nothing(weight, row, n)) {
+      clear<T>(sums.slopes, width, row, n);
+      clear<T>(probabilities, k, row, n);
+      continue;
+    }
     T* scores = sums.slopes ? static_cast<T*>(sums.slopes) + row * width : tile;
     pass.scores(row, n, scores);
     softly::Scores from;
@@ -509,6 +523,10 @@ void curvature_of(const Layer& layer, const void* weights, const void* direction
   const T *p = static_cast<const T*>(probabilities), *s = static_cast<const T*>(weight);
   for (size_t row = start; row < stop; row += most) {
     const size_t n = std::min(most, stop - row);
+    if (weighs_nothing(s, row, n)) {
+      clear<T>(sums.slopes, width, row, n);
+      continue;
+    }
     T* slopes = sums.slopes ? static_cast<T*>(sums.slopes) + row * width : tile;
     softly::Scores from;
     if (p) {

@@ -54,7 +54,7 @@ def conjugate_gradients(
     pieces = _pieces(gradient.shape)
     direction, residual, along = np.zeros_like(gradient), -gradient, -image
     size = first = dot(gradient, image)
-    metric, promised, is_cut = _Metric(size), 0.0, False
+    metric, promised, missed, is_cut = _Metric(size), 0.0, size, False
 
     def bend(curved: Array, some: slice) -> float:
         return dot(along[:, some], curved[:, some])
@@ -86,16 +86,19 @@ def conjugate_gradients(
         promised += gained
         metric.go(length)
         threads.each(partial(go, length, curved), pieces)
-        if is_cut or products * gained <= enough:
+        if is_cut:
+            break
+        if products * gained <= enough:
+            missed = products * gained
             break
         image = inverse(residual)
-        left = sum(threads.each(partial(meet, image), pieces))
+        left = missed = sum(threads.each(partial(meet, image), pieces))
         if not left > leave**2 * first:
             break
         threads.each(partial(turn, image, left / size), pieces)
         metric.turn(left / size, left)
         size = left
-    return Found(direction, products, promised, metric.length, is_cut)
+    return Found(direction, products, promised, missed, metric.length, is_cut)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ class Found:
         How many it took.
     promised : float
         By how much the quadratic is lower there.
+    missed : float
+        By how much it could be lower still, as far as the inverse tells: twice that, for safety.
     length : float
         Of the direction, in the metric of the inverse.
     is_cut : bool
@@ -118,6 +123,7 @@ class Found:
     direction: Array
     products: int
     promised: float
+    missed: float
     length: float
     is_cut: bool
 

@@ -147,6 +147,7 @@ class _Descent:
         self.parameters = parameters
         self.steps = 0
         self.promised = np.inf  # by how much the last step was to lower the value
+        self.missed = np.inf  # and by how much the next one will, as far as that step tells
         self._on_pass = on_pass
         self._read_before = read
         self._sample = sample
@@ -164,7 +165,7 @@ class _Descent:
     def run(self, tol: float, max_iter: int, proof: bool) -> bool:
         """Steps until it is near enough, proven if asked; False if that was not reached."""
         while not self._is_near(tol):
-            if not proof and self.promised <= tol * self.value:
+            if not proof and min(self.promised, self.missed) <= tol * self.value:
                 return True
             if self.promised <= _SURELY * tol * self.value and self._is_rough():
                 # What is left is to prove it, and float32 may hide that.
@@ -188,6 +189,7 @@ class _Descent:
         found = self._search(newton.direction, slope)
         if found is None:
             return self._more_precisely()
+        self.missed = newton.missed + abs(self.value - found.value - self.promised)
         self._trust(newton, found)
         self.parameters, self.value, self.gradient = found.parameters, found.value, found.gradient
         self.steps += 1
