@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -167,7 +167,7 @@ def along(
     result : Result
         Its passes are of this C alone.
     """
-    parameters = np.zeros(objective.shape)
+    parameters, known = np.zeros(objective.shape), None
     guessing, loss = _entropy(objective), float(np.log(objective.n_classes))
     for at in np.argsort(Cs, kind="stable"):
         strength = 1 / (Cs[at] * objective.total_weight)
@@ -181,9 +181,10 @@ def along(
             max_iter=max_iter,
             proof=proof,
             on_pass=None if on_pass is None else partial(on_pass, float(Cs[at])),
+            known=known,
         )
-        yield int(at), result
-        parameters, loss = result.parameters, result.objective
+        parameters, loss, known = result.parameters, result.objective, result.curvature
+        yield int(at), replace(result, curvature=None)
 
 
 def objective_of(

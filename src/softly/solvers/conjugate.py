@@ -18,6 +18,7 @@ Array = NDArray[Any]
 
 _PIECE = 1 << 15  # numbers of a vector that stay in the cache from one step to the next
 _MOST_PRODUCTS = 250
+WRONG = 30.0  # times too large may be what an inverse says of a residual
 
 
 def conjugate_gradients(
@@ -88,12 +89,13 @@ def conjugate_gradients(
         threads.each(partial(go, length, curved), pieces)
         if is_cut:
             break
-        if products * gained <= enough:
-            missed = products * gained
-            break
         image = inverse(residual)
         left = missed = sum(threads.each(partial(meet, image), pieces))
         if not left > leave**2 * first:
+            break
+        # The first product may go where the inverse is most wrong, and that is no way down.
+        if products * gained <= enough and left <= WRONG * enough:
+            missed = products * gained
             break
         threads.each(partial(turn, image, left / size), pieces)
         metric.turn(left / size, left)
@@ -113,7 +115,7 @@ class Found:
     promised : float
         By how much the quadratic is lower there.
     missed : float
-        By how much it could be lower still, as far as the inverse tells: twice that, for safety.
+        By how much it could be lower still, twice over, as far as the inverse tells.
     length : float
         Of the direction, in the metric of the inverse.
     is_cut : bool

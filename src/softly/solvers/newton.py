@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from softly.kernels.blas import one_blas_thread
 from softly.objective import Objective, dot
 from softly.solvers import decrement
-from softly.solvers.conjugate import Found, centred, conjugate_gradients
-from softly.solvers.preconditioners import Inverse, Preconditioner, choose, cost_of_pass
-from softly.solvers.recycled import Recycled
+from softly.solvers.conjugate import WRONG, Found, centred, conjugate_gradients
+from softly.solvers.curvature import Curvature, spread
+from softly.solvers.preconditioners import Preconditioner, choose
 from softly.solvers.result import Pass, Result
 
 Array = NDArray[Any]
@@ -46,6 +46,7 @@ def newton(
     max_iter: int,
     proof: bool = True,
     on_pass: OnPass = None,
+    known: Curvature | None = None,
 ) -> Result:
     """Minimise until the objective is proven to be within `tol` of its minimum, as a part of it.
 
@@ -55,20 +56,38 @@ def newton(
     gradients whose preconditioner is made from a sample of the rows. From zero, samples of growing
     size come first (Mokhtari and Ribeiro, 2016): far from the minimum a few rows show the way as
     well as all of them. Samples are weighted as the whole is by C, so that fewer rows have more
-    penalty.
+    penalty. What is `known` of this objective's Hessian under another penalty takes their place.
     """
     with one_blas_thread:  # its own threads wait for each other at every small product
-        return _newton(objective, start, tol, max_iter, proof, on_pass)
+        parameters, read = objective.laid_out(centred(start)), 0.0
+        if known is None:
+            known, parameters, read = _begin(objective, parameters, max_iter)
+        else:
+            known.go_on()
+        descent = _Descent(objective, known, parameters, on_pass, read)
+        converged = descent.run(tol, max_iter, proof)
+        gap = descent.gap()
+        return Result(
+            parameters=descent.parameters,
+            objective=descent.value,
+            n_iter=descent.steps,
+            n_passes=descent.read(),
+            gap=gap,
+            converged=converged,
+            message=_message(descent, gap, tol, max_iter, converged),
+            solver=f"newton-cg, preconditioned by {known.name}",
+            curvature=known,
+        )
 
 
-def _newton(
-    objective: Objective, start: Array, tol: float, max_iter: int, proof: bool, on_pass: OnPass
-) -> Result:
-    parameters = objective.laid_out(centred(start))
+def _begin(
+    objective: Objective, parameters: Array, max_iter: int
+) -> tuple[Curvature, Array, float]:
+    """A preconditioner, and where samples lead if nothing is known yet, in how many passes."""
     samples, read, factored = _samples(objective), 0.0, None
     n = len(samples[-1]) if samples else objective.n_rows
     ladder = choose(objective, min(n, _most_rows(objective)), n)
-    is_warm = bool(start.any())
+    is_warm = bool(parameters.any())
     for rows in samples[-1:] if is_warm else samples:
         sample = objective.sample(rows)
         factored = _some_rows(sample, ladder[0].rows)
@@ -77,20 +96,7 @@ def _newton(
             read += sample.n_passes * sample.n_rows / objective.n_rows
         del sample  # before the next is made
     factored = factored or _some_rows(objective, ladder[0].rows)
-    descent = _Descent(objective, factored, ladder, parameters, on_pass, read)
-    del factored  # it may have to make room for more rows
-    converged = descent.run(tol, max_iter, proof)
-    gap = descent.gap()
-    return Result(
-        parameters=descent.parameters,
-        objective=descent.value,
-        n_iter=descent.steps,
-        n_passes=descent.read(),
-        gap=gap,
-        converged=converged,
-        message=_message(descent, gap, tol, max_iter, converged),
-        solver=f"newton-cg, preconditioned by {descent.preconditioner.name}",
-    )
+    return Curvature(objective, factored, ladder), parameters, read
 
 
 def _samples(objective: Objective) -> list[NDArray[np.intp]]:
@@ -102,7 +108,7 @@ def _samples(objective: Objective) -> list[NDArray[np.intp]]:
     # A sample of less than its parameters would not be read much faster than they are.
     numbers, parameters = objective.feature_count / n, objective.n_classes * objective.n_features
     while size >= max(_FEWEST_ROWS, _NUMBERS_A_PARAMETER * parameters / max(numbers, 1)):
-        rows = _spread(n, size)
+        rows = spread(n, size)
         samples.append(rows if used is None else used[rows])
         size //= _GROWTH
     return samples[::-1]
@@ -116,7 +122,7 @@ def _on_sample(
     max_iter: int,
 ) -> Array:
     """Down to where the sample's own choice of rows matters more than what is left."""
-    descent = _Descent(sample, factored, ladder, parameters, None)
+    descent = _Descent(sample, Curvature(sample, factored, ladder), parameters, None)
     while descent.steps < min(max_iter, _MOST_SAMPLE_STEPS):
         if not descent.step() or descent.promised <= _ROUGHLY * descent.value:
             break
@@ -137,26 +143,20 @@ class _Descent:
     def __init__(
         self,
         objective: Objective,
-        sample: Objective,
-        ladder: list[Preconditioner],
+        curvature: Curvature,
         parameters: Array,
         on_pass: OnPass,
         read: float = 0.0,
     ) -> None:
         self.objective = objective
+        self._curvature = curvature
         self.parameters = parameters
         self.steps = 0
         self.promised = np.inf  # by how much the last step was to lower the value
         self.missed = np.inf  # and by how much the next one will, as far as that step tells
         self._on_pass = on_pass
         self._read_before = read
-        self._sample = sample
-        self.preconditioner, *self._better = ladder
-        self._inverse: Inverse | None = None
         self._radius = np.inf  # how long a step is trusted to be, in the inverse's metric
-        self._recycled = Recycled()
-        self._spent = 0.0  # multiplications since that was made
-        self._spent_on_this = 0.0  # and since there was a better kind
         self._first_size = 0.0
         self._gap: float | None = None
         self._blind_steps = 0
@@ -165,7 +165,7 @@ class _Descent:
     def run(self, tol: float, max_iter: int, proof: bool) -> bool:
         """Steps until it is near enough, proven if asked; False if that was not reached."""
         while not self._is_near(tol):
-            if not proof and min(self.promised, self.missed) <= tol * self.value:
+            if not proof and self._ends(tol * self.value):
                 return True
             if self.promised <= _SURELY * tol * self.value and self._is_rough():
                 # What is left is to prove it, and float32 may hide that.
@@ -196,16 +196,17 @@ class _Descent:
         self._gap = None
         return True
 
+    def _ends(self, tol: float) -> bool:
+        """Whether the next step is worth no more than that, as far as the last one tells."""
+        return self.missed <= (WRONG * tol if self.promised <= tol else tol)
+
     def gap(self) -> float:
         if self._gap is None:
             self._gap = self.objective.relative_gap(self.parameters, self.value, self.gradient)
         return self._gap
 
     def read(self) -> float:
-        extra = 0.0
-        if self._sample is not self.objective:
-            extra = self._sample.n_passes * self._sample.n_rows / self.objective.n_rows
-        return self._read_before + self.objective.n_passes + extra
+        return self._read_before + self.objective.n_passes + self._curvature.read()
 
     def _is_near(self, tol: float) -> bool:
         if self._cheap_gap() <= tol and self.gap() <= tol:
@@ -238,9 +239,7 @@ class _Descent:
 
     def _direction(self, tol: float, proof: bool) -> Found:
         """Newton's, as nearly as it pays."""
-        inverse = self._preconditioned()
-        if self.preconditioner.learns:
-            inverse = self._recycled.improve(inverse)
+        inverse = self._curvature.inverse(self.parameters)
         image = centred(inverse(self.gradient))
         size = float(np.sqrt(dot(self.gradient, image)))
         self._first_size = self._first_size or size
@@ -250,11 +249,10 @@ class _Descent:
         # Where there are millions of them, most of the time goes into the vectors.
         gradient, image = (self._small(vector) for vector in (self.gradient, image))
         found = conjugate_gradients(
-            *(self._product, gradient, image, inverse, leave),
+            *(self._curvature.product, gradient, image, inverse, leave),
             enough=0.0 if proof else 0.5 * tol * self.value,
             radius=self._radius,
         )
-        self._spent += cost_of_pass(self.objective) * (found.products + 1)
         if found.direction.dtype == np.float64:
             return found
         return replace(found, direction=centred(found.direction.astype(np.float64)))
@@ -262,12 +260,6 @@ class _Descent:
     def _small(self, vector: Array) -> Array:
         """In the features' type, if there is much of it: a direction need not be exact."""
         return vector if vector.nbytes < _MUCH else vector.astype(self.objective.dtype, copy=False)
-
-    def _product(self, along: Array) -> Array:
-        product = self.objective.curvature_along(along)
-        if self.preconditioner.learns:
-            self._recycled.keep(along, product)
-        return product
 
     def _settle_intercepts(self, tol: float) -> bool:
         """Move the intercepts alone, while that helps the proof; True if it is within `tol`.
@@ -279,7 +271,8 @@ class _Descent:
         for _ in range(_MOST_INTERCEPT_STEPS):
             missed = self.gradient[:, -1]
             parameters = self.parameters.copy()
-            parameters[:, -1] -= centred(np.linalg.pinv(self._intercept_curvature()) @ missed)
+            curvature = self._curvature.of_intercepts(self.parameters)
+            parameters[:, -1] -= centred(np.linalg.pinv(curvature) @ missed)
             value, gradient = self._evaluate(parameters)
             is_better = np.abs(gradient[:, -1]).max() < np.abs(missed).max()
             if not (is_better and value <= self.value + self._rounding()):
@@ -294,42 +287,6 @@ class _Descent:
             if self._is_near(tol):
                 return True
         return False
-
-    def _intercept_curvature(self) -> Array:
-        if self._sample is not self.objective:
-            self._sample.value_and_gradient(self.parameters)
-        p, weight = self._sample.probabilities, self._sample.weight
-        p = p[:, -len(self.parameters) :].astype(np.float64)  # type: ignore[index]
-        weighted = p if weight is None else p * weight[:, None]
-        curvature: Array = np.diag(weighted.sum(axis=0)) - weighted.T @ p
-        return curvature / self._sample.total_weight
-
-    def _preconditioned(self) -> Inverse:
-        """The preconditioner, made again when passes have cost as much as making it.
-
-        And a better kind, when they have cost twice as much as making that.
-        """
-        if self._inverse is not None and self._spent < self.preconditioner.cost:
-            return self._inverse
-        self._spent_on_this += self._spent
-        while self._better and self._spent_on_this >= 2 * self._better[0].cost:
-            self.preconditioner, self._spent_on_this = self._better.pop(0), 0.0
-            self._take_more_rows()
-        if self._sample is not self.objective:
-            self._sample.value_and_gradient(self.parameters)
-        self._inverse = None  # before there are two
-        self._inverse = self.preconditioner.make(self._sample)
-        self._spent = 0.0
-        return self._inverse
-
-    def _take_more_rows(self) -> None:
-        """A larger sample, if the preconditioner wants one."""
-        n, wanted = self.objective.n_rows, self.preconditioner.rows
-        if wanted >= 2 * self._sample.n_rows:
-            self._read_before = self.read() - self.objective.n_passes
-            self._inverse, self._sample = None, self.objective  # let go of the smaller one
-            if wanted < n:
-                self._sample = self.objective.sample(_spread(n, wanted))
 
     def _trust(self, newton: Found, taken: _Step) -> None:
         """How long the next step may be, by how well this one kept its promise."""
@@ -386,12 +343,6 @@ def _some_rows(sample: Objective, n: int) -> Objective:
     if sample.n_rows <= n or (is_sparse and sample.probabilities is not None):
         return sample
     return sample.sample(slice(None, None, -(-sample.n_rows // n)))
-
-
-def _spread(n: int, size: int) -> NDArray[np.intp]:
-    """Rows from every stretch of the data, at random within it."""
-    at = (np.arange(size) + np.random.RandomState(0).random_sample(size)) * (n / size)
-    return np.minimum(at.astype(np.intp), n - 1)
 
 
 def _most_rows(objective: Objective) -> int:

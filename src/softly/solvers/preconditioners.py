@@ -46,6 +46,8 @@ class Preconditioner:
     learns : bool
         Whether products with earlier Hessians make it better: where what it leaves out changes less
         from point to point than it misses.
+    follows_penalty : bool
+        Whether an inverse that was made has the penalty that its objective has when it is applied.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Preconditioner:
     rows: int
     cost: float
     learns: bool = False
+    follows_penalty: bool = False
 
 
 def choose(objective: Objective, rows: int, most_rows: int) -> list[Preconditioner]:
@@ -63,6 +66,7 @@ def choose(objective: Objective, rows: int, most_rows: int) -> list[Precondition
     k, d = objective.shape
     a_pass = cost_of_pass(objective)
     ladder = [Preconditioner("diagonal", diagonal, rows, 6 * a_pass * rows / objective.n_rows)]
+    factors = partial(Preconditioner, learns=True, follows_penalty=True)
     if not isinstance(objective.features, np.ndarray):
         return ladder
     by_factors = _PRODUCT * rows * d**2 + 30 * d**3
@@ -70,7 +74,7 @@ def choose(objective: Objective, rows: int, most_rows: int) -> list[Precondition
     whole, room = _cost_of_hessian(objective, rows), (k * d) ** 2
     first = 0
     for made, numbers, most_passes in (
-        (Preconditioner("Kronecker factors", kronecker, rows, by_factors, learns=True), 0, 60),
+        (factors("Kronecker factors", kronecker, rows, by_factors), 0, 60),
         (Preconditioner("Hessian of each class", blocks, rows, by_class), k * d**2, 4),
         (Preconditioner("Hessian", hessian, rows, whole), room, np.inf if k * d <= _SMALL else 8),
     ):
@@ -182,12 +186,12 @@ def kronecker(objective: Objective) -> Inverse:
     # In place: D x D is the largest thing here.
     lengths, axes = scipy.linalg.eigh(features.T, driver="evd", overwrite_a=True)
     curvature = np.outer(np.maximum(values, 0), np.maximum(lengths, 0).astype(np.float64))
-    curvature += max(objective.l2, _floor(curvature, float(np.finfo(objective.dtype).eps)))
-
-    vectors, axes, share = (x.astype(objective.dtype) for x in (vectors, axes, 1 / curvature))
+    floor = _floor(curvature, float(np.finfo(objective.dtype).eps))
+    vectors, axes = (x.astype(objective.dtype) for x in (vectors, axes))
 
     def inverse(g: Array) -> Array:
         small = g.astype(objective.dtype, copy=False)
+        share = (1 / (curvature + max(objective.l2, floor))).astype(objective.dtype)
         product: Array = vectors @ ((vectors.T @ small @ axes) * share) @ axes.T
         return product.astype(g.dtype, copy=False)
 

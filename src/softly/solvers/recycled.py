@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softly.objective import dot
+from softly.objective import Objective, dot
 from softly.solvers.preconditioners import Inverse
 
 Array = NDArray[Any]
@@ -38,6 +38,12 @@ class Recycled:
             pair = np.stack([direction.ravel(), product.ravel()]) / np.sqrt(curvature)
             most = min(_MOST, max(1, _BYTES // pair.nbytes))
             self._pairs = [*self._pairs, (pair[0], pair[1])][-most:]
+
+    def add_penalty(self, l2: float, objective: Objective) -> None:
+        """As if the products had been with a Hessian of so much more penalty."""
+        features = np.zeros(objective.shape)
+        features[:, : objective.n_features] = l2
+        self._pairs = [(s, y + s * features.ravel().astype(s.dtype)) for s, y in self._pairs]
 
     def improve(self, inverse: Inverse) -> Inverse:
         """The inverse with all that is known along the directions."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from softly.solvers.curvature import Curvature
 
 Array = NDArray[Any]
 
@@ -54,6 +57,8 @@ class Result:
         Why it ended, as a sentence.
     solver : str
         The name of the solver.
+    curvature : softly.solvers.curvature.Curvature or None
+        What it learnt of the Hessian, for a fit of the same rows under another penalty.
     """
 
     parameters: Array
@@ -64,3 +69,4 @@ class Result:
     converged: bool
     message: str
     solver: str
+    curvature: Curvature | None = field(default=None, repr=False, compare=False)
