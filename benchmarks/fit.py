@@ -26,6 +26,7 @@ from benchmarks.measure import duration, table
 GAPS = (1e-3, 1e-4, 1e-6)
 BAR_GAP = 1e-4
 LEAST_LIMIT = 8.0  # seconds
+MARGIN = 1.1  # times what the bar asks
 BEATEN = 2.0  # times the fastest peer: who takes longer is stopped
 IN_ALL = 1.5  # limits that all fits of one sweep may take together
 QUICK = 2.0  # seconds of a fit that is measured three times
@@ -203,11 +204,12 @@ def patience(case: Case, name: str, sweeps: dict[str, Json], optimum: float, lim
     """How long a fit may take: not much longer than the fastest peer's, or than the bar asks."""
     times = {who: seconds_to(BAR_GAP, s, optimum) for who, s in sweeps.items()}
     ours, peers = times.pop(OURS, None), [t for t in times.values() if t is not None]
-    if name == OURS or not peers:
+    if name == OURS or (ours is None and not peers):
         return limit
-    allowed = max(LEAST_LIMIT, BEATEN * min(peers))
-    if name == case.against and ours is not None:
-        allowed = max(allowed, 1.3 * case.bar * ours)
+    by_bar = MARGIN * case.bar * ours if ours is not None else limit
+    allowed = max(LEAST_LIMIT, BEATEN * min(peers) if peers else by_bar)
+    if name == case.against:
+        allowed = max(allowed, by_bar)
     return min(limit, allowed)
 
 
