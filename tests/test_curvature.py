@@ -17,12 +17,13 @@ def problem(weight=None):
     return Objective(X / 16, y, 10, weight=weight, l2=L2, fit_intercept=True)
 
 
-def known(objective, kind="Kronecker factors", cost=np.inf, share=2):
-    """Curvature by one kind of preconditioner, made of a share of the rows."""
-    make = {"Kronecker factors": kronecker, "Hessian": preconditioners.hessian}[kind]
-    follows = kind == "Kronecker factors"
-    ladder = [Preconditioner(kind, make, 1, cost, learns=follows, follows_penalty=follows)]
-    sample = objective.sample(slice(None, None, share))
+def known(objective, cost=np.inf):
+    """Curvature by Kronecker factors of every other row, and then the Hessian of all."""
+    ladder = [
+        Preconditioner("factors", kronecker, 1, cost, learns=True, follows_penalty=True),
+        Preconditioner("Hessian", preconditioners.hessian, objective.n_rows, 2 * cost),
+    ]
+    sample = objective.sample(slice(None, None, 2))
     return Curvature(objective, sample, ladder), sample
 
 
@@ -31,18 +32,17 @@ def vectors(objective, count=3):
     return [rng.normal(size=objective.shape) for _ in range(count)]
 
 
-@pytest.mark.parametrize("kind", ["Kronecker factors", "Hessian"])
-def test_an_inverse_has_the_penalty_that_there_is_now(kind):
+def test_an_inverse_has_the_penalty_that_there_is_now():
     objective = problem()
     point = vectors(objective, 1)[0] / 10
-    curvature, sample = known(objective, kind)
+    curvature, sample = known(objective)
     curvature.inverse(point)
     objective.l2 = 100 * L2
     curvature.go_on()
     found = curvature.inverse(point)
     fresh = problem()
     fresh.l2 = 100 * L2
-    expected, _ = known(fresh, kind)
+    expected, _ = known(fresh)
     for g in vectors(objective):
         np.testing.assert_allclose(found(g), expected.inverse(point)(g), rtol=1e-9, atol=1e-12)
     total = objective.total_weight
@@ -69,7 +69,7 @@ def test_it_is_made_again_when_products_have_cost_as_much():
     curvature, sample = known(objective, cost=3 * a_pass)
     points = vectors(objective, 2)
     objective.value_and_gradient(points[0])
-    first = curvature.inverse(points[0])
+    curvature.inverse(points[0])
     made = sample.n_passes
     curvature.product(points[1])
     curvature.inverse(points[1])
@@ -77,7 +77,20 @@ def test_it_is_made_again_when_products_have_cost_as_much():
     curvature.inverse(points[1])  # a value, a product and a value, and now enough
     assert sample.n_passes == made + 1
     assert curvature.read() == sample.n_passes * sample.n_rows / objective.n_rows
-    assert first is not None
+
+
+def test_an_inverse_that_was_handed_on_is_kept_longer():
+    objective = problem()
+    a_pass = preconditioners.cost_of_pass(objective)
+    curvature, sample = known(objective, cost=3 * a_pass)
+    point = vectors(objective, 1)[0]
+    curvature.inverse(point)
+    curvature.go_on()
+    for steps in range(1, 20):  # noqa: B007
+        curvature.inverse(point)
+        if sample.n_passes:
+            break
+    assert steps == 9  # 1 of before and 8: three times as much
 
 
 def test_passes_are_counted_anew_under_another_penalty():
@@ -87,3 +100,17 @@ def test_passes_are_counted_anew_under_another_penalty():
     assert curvature.read() > 0
     curvature.go_on()
     assert curvature.read() == 0
+
+
+def test_a_better_kind_comes_when_it_pays_and_is_not_handed_on():
+    objective = problem()
+    point = vectors(objective, 1)[0]
+    objective.value_and_gradient(point)
+    curvature, _ = known(objective, cost=preconditioners.cost_of_pass(objective))
+    for _ in range(8):
+        assert curvature.can_go_on
+        curvature.inverse(point)
+        if curvature.name == "Hessian":
+            break
+    assert curvature.name == "Hessian"
+    assert not curvature.can_go_on
