@@ -34,9 +34,8 @@ def conjugate_gradients(
     """Solve H d = -g until `leave` of the residual is left.
 
     Or, where `enough` is given, until as many products again, lowering the quadratic as the last
-    did, would by less than that (Nash and Sofer, 1990), and the inverse says the same of what is
-    left, give or take that it overstates it; or until d is `radius` long, in the metric of the inverse
-    (Steihaug, 1983).
+    did, would by less than that (Nash and Sofer, 1990), and the inverse does not say too much else
+    of what is left; or until d is `radius` long, in the metric of the inverse (Steihaug, 1983).
 
     Parameters
     ----------
