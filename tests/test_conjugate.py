@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from softly.kernels import threads
+from softly.objective import Objective
 from softly.solvers import conjugate
 from softly.solvers.conjugate import centred, conjugate_gradients
 from softly.solvers.recycled import Recycled
@@ -100,3 +101,49 @@ def test_what_was_learnt_elsewhere_leaves_the_inverse_positive():
     matrix = np.stack([improved(row.reshape(SHAPE)).ravel() for row in np.eye(g.size)])
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-9 * np.abs(matrix).max())
     assert np.linalg.eigvalsh(matrix)[0] > 0
+
+
+def test_what_was_learnt_holds_under_another_penalty():
+    H, _, inverse, _ = problem()
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(20, SHAPE[1] - 1))
+    objective = Objective(X, np.arange(20) % 3, 3, weight=None, l2=0.1, fit_intercept=True)
+    recycled = Recycled()
+    directions = [centred(rng.normal(size=SHAPE)) for _ in range(5)]
+    for d in directions:
+        recycled.keep(d, (H @ d.ravel()).reshape(SHAPE))
+    recycled.add_penalty(0.7, objective)
+    improved = recycled.improve(inverse)
+    for d in directions:
+        product = (H @ d.ravel()).reshape(SHAPE)
+        product[:, :-1] += 0.7 * d[:, :-1]  # not of the intercept
+        np.testing.assert_allclose(improved(product), d, atol=1e-9)
+
+
+def test_what_is_missed_is_what_is_left_of_the_quadratic():
+    H, g, _, _ = problem()
+    exact = np.linalg.pinv(H)
+    best = g.ravel() @ exact @ g.ravel() / 2
+
+    def nearly(g):  # the inverse, but for a little
+        return (exact @ g.ravel()).reshape(SHAPE) + 0.05 * g / np.abs(np.diag(H)).max()
+
+    found = solve(H, g, nearly, leave=0.9)
+    left = best - found.promised
+    assert left > 1e-9 * best
+    assert found.missed == pytest.approx(2 * left, rel=0.1)
+
+
+def test_a_first_direction_that_is_no_way_down_is_not_the_end():
+    """The inverse is far too large along one direction, which is all that it sees at first."""
+    H, g, inverse, _ = problem()
+    stiff = np.linalg.eigh(H)[1][:, -1]
+    g = g - (stiff @ g.ravel() - 1e-3 * np.abs(g).max()) * stiff.reshape(SHAPE)
+
+    def wrong(r):
+        return inverse(r) + 1e6 * (stiff @ r.ravel()) * stiff.reshape(SHAPE)
+
+    best = g.ravel() @ np.linalg.pinv(H) @ g.ravel() / 2
+    for leave in (1e-9, 0.3):  # neither does what is left beside it end it
+        found = solve(H, g, wrong, leave=leave, enough=1e-3 * best)
+        assert found.promised > 0.5 * best

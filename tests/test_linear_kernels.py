@@ -115,6 +115,45 @@ def test_a_row_counts_the_same_in_any_range(form):
         np.testing.assert_array_equal(p[start:stop], q[start:stop])
 
 
+@needs_compiled
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+def test_tiles_that_weigh_nothing_add_nothing_and_leave_nothing(form):
+    X, target, weights, along, _ = layer(1500, 20, 5, np.float32)
+    scale = np.ones(1500, np.float32)
+    scale[100:1300] = 0
+    X[500] = np.inf  # is not even read
+    p = np.full((1500, 5), 7, np.float32)
+    value, gradient = chosen.linear_loss(form(X), weights, target, scale, 0, 1500, p)
+    product = chosen.linear_curvature(form(X), None, along, scale, 0, 1500, p)
+    assert (p[500:600] == 0).all()
+    some = np.flatnonzero(scale)
+    q = np.empty((len(some), 5), np.float32)
+    args = (form(X[some]), weights, target[some], None, 0, len(some))
+    few_value, few_gradient = chosen.linear_loss(*args, q)
+    few_product = chosen.linear_curvature(args[0], None, along, None, 0, len(some), q)
+    np.testing.assert_array_equal(p[some], q)
+    assert value == pytest.approx(few_value, rel=1e-6)
+    np.testing.assert_allclose(gradient, few_gradient, atol=1e-3)
+    np.testing.assert_allclose(product, few_product, atol=1e-3)
+
+
+@needs_compiled
+def test_slopes_of_rows_that_weigh_nothing_are_zero():
+    X, target, weights, along, _ = layer(900, 20, 5, np.float32)
+    rows, width = sp.csr_array(X), chosen.width(5)
+    packed, directions = np.zeros((2, 21, width), np.float32)
+    packed[:, :5], directions[:, :5] = weights, along
+    scale = np.ones(900, np.float32)
+    scale[200:800] = 0
+    slopes, p = np.full((900, width), 7, np.float32), np.full((900, 5), 7, np.float32)
+    chosen.linear_slopes(rows, packed, 5, target, scale, 0, 900, slopes, p)
+    assert (slopes[200:800, :5] == 0).all()
+    assert (slopes[:200, :5] != 0).any()
+    slopes[:] = 7
+    chosen.linear_slopes_along(rows, directions, 5, scale, 0, 900, slopes, p)
+    assert (slopes[200:800, :5] == 0).all()
+
+
 LEVEL = """
 import sys
 import test_linear_kernels as t

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 import softly
-from softly import path
+from softly import path, targets
 
 CS = [0.01, 1.0, 30.0]
 
@@ -136,3 +136,28 @@ def test_parameters_that_make_no_sense(options, message):
 def test_a_grid_of_one_number():
     np.testing.assert_allclose(path.grid_of(np.int64(1)), [1e-4])
     np.testing.assert_allclose(path.grid_of(10), np.logspace(-4, 4, 10))
+
+
+@pytest.mark.parametrize("rare", [False, True])
+def test_a_path_without_proof_is_near_the_minimum_all_the_same(rare):
+    """Wide enough for Kronecker factors, which are handed on from C to C."""
+    X, y = load_digits(return_X_y=True)
+    X = np.hstack([X / 16, np.sin(X[:, :40] * np.arange(1, 41))])
+    if rare:  # columns that few rows have, and no sample
+        X = np.hstack([X, np.eye(len(X))[:, 7:1500:300] * 3])
+    X = np.tile(X, (4, 1)) + np.random.default_rng(0).normal(0, 0.05, (4 * len(X), X.shape[1]))
+    known = targets.read(X, np.tile(y, 4), None, None)
+    Cs = np.geomspace(1e-4, 1e3, 8)
+    objective = path.objective_of(X, known, None, True)
+    guessing = np.log(10)
+    found = {}
+    for proof, tol in ((False, 1e-4), (True, 1e-7)):
+        results = path.along(objective, Cs, 0.0, tol=tol, max_iter=1000, proof=proof)
+        found[proof] = [result for _, result in results]
+    assert "Kronecker" in found[False][0].solver
+    assert all(result.converged and result.curvature is None for result in found[False])
+    behind = [a.objective - b.objective for a, b in zip(*found.values(), strict=True)]
+    assert max(behind) < 2e-3 * guessing
+    assert np.median(behind) < 2e-4 * guessing
+    passes = [sum(result.n_passes for result in results) for results in found.values()]
+    assert passes[0] < passes[1] / 2

@@ -52,7 +52,8 @@ class Objective:
     n_passes : float
         How often the rows were read.
     probabilities : ndarray of shape (N, K), or None
-        At the last point asked for; None where they would take more than 16 MiB.
+        At the last point asked for, of rows that have weight; None where they would take more than
+        16 MiB.
     precise : bool
         Whether values and gradients of float32 features are worked on in float64.
     """

@@ -158,7 +158,8 @@ def along(
         Its penalty is changed from C to C; all else that it holds is shared by them.
     Cs : ndarray of float64, shape (P,)
     proof : bool
-        Whether each fit goes on until `tol` is proven; if not, until the solver promises it.
+        Whether each fit goes on until `tol` is proven; if not, until a step
+        promises no more, and leaves little.
 
     Yields
     ------
@@ -167,7 +168,7 @@ def along(
     result : Result
         Its passes are of this C alone.
     """
-    parameters, known = np.zeros(objective.shape), None
+    parameters, curvature = np.zeros(objective.shape), None
     guessing, loss = _entropy(objective), float(np.log(objective.n_classes))
     for at in np.argsort(Cs, kind="stable"):
         strength = 1 / (Cs[at] * objective.total_weight)
@@ -181,9 +182,9 @@ def along(
             max_iter=max_iter,
             proof=proof,
             on_pass=None if on_pass is None else partial(on_pass, float(Cs[at])),
-            known=known,
+            curvature=curvature,
         )
-        parameters, loss, known = result.parameters, result.objective, result.curvature
+        parameters, loss, curvature = result.parameters, result.objective, result.curvature
         yield int(at), replace(result, curvature=None)
 
 

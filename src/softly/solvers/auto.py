@@ -22,15 +22,15 @@ def solve(
     max_iter: int,
     proof: bool = True,
     on_pass: Callable[[Pass], None] | None = None,
-    known: Curvature | None = None,
+    curvature: Curvature | None = None,
 ) -> Result:
     """Minimise by the solver that suits the penalty.
 
     Without `proof` a fit may end where its own promise is within `tol`; the gap that it has reached
-    is in the result all the same. What is `known` is the curvature in the result of a fit of the
-    same objective under another penalty.
+    is in the result all the same. `curvature` is that in the result of a fit of the same objective
+    under another penalty.
     """
     options = {"tol": tol, "max_iter": max_iter, "on_pass": on_pass}
     if objective.l1:
         return proximal_newton(objective, start, **options)  # type: ignore[arg-type]
-    return newton(objective, start, proof=proof, known=known, **options)  # type: ignore[arg-type]
+    return newton(objective, start, proof=proof, curvature=curvature, **options)  # type: ignore[arg-type]

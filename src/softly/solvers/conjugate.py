@@ -18,7 +18,8 @@ Array = NDArray[Any]
 
 _PIECE = 1 << 15  # numbers of a vector that stay in the cache from one step to the next
 _MOST_PRODUCTS = 250
-WRONG = 30.0  # times too large may be what an inverse says of a residual
+OVERSTATED = 30.0  # times: so much too large may be what an inverse says of a residual
+_NO_WAY = 0.1  # of what the inverse says: less is gained where it is wrong
 
 
 def conjugate_gradients(
@@ -32,9 +33,9 @@ def conjugate_gradients(
 ) -> Found:
     """Solve H d = -g until `leave` of the residual is left.
 
-    Or until as many products again, lowering the quadratic as the last did, would by less than
-    `enough` (Nash and Sofer, 1990); or until d is `radius` long, in the metric of the inverse
-    (Steihaug, 1983).
+    Or, where `enough` is given, until as many products again, lowering the quadratic as the last
+    did, would by less than that (Nash and Sofer, 1990), and the inverse does not say too much else
+    of what is left; or until d is `radius` long, in the metric of the inverse (Steihaug, 1983).
 
     Parameters
     ----------
@@ -91,11 +92,11 @@ def conjugate_gradients(
             break
         image = inverse(residual)
         left = missed = sum(threads.each(partial(meet, image), pieces))
-        if not left > leave**2 * first:
+        if enough and products == 1 and gained < _NO_WAY * first / 2:
+            first = left  # it went where the inverse is most wrong: that measures nothing
+        elif not left > leave**2 * first:
             break
-        # The first product may go where the inverse is most wrong, and that is no way down.
-        if products * gained <= enough and left <= WRONG * enough:
-            missed = products * gained
+        if products * gained <= enough and left <= OVERSTATED * enough:
             break
         threads.each(partial(turn, image, left / size), pieces)
         metric.turn(left / size, left)
@@ -115,7 +116,7 @@ class Found:
     promised : float
         By how much the quadratic is lower there.
     missed : float
-        By how much it could be lower still, twice over, as far as the inverse tells.
+        What the inverse says of what is left: twice by how much it could be lower still.
     length : float
         Of the direction, in the metric of the inverse.
     is_cut : bool

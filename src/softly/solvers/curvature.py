@@ -13,11 +13,14 @@ from softly.solvers.recycled import Recycled
 
 Array = NDArray[Any]
 
-_ALONG_A_PATH = 3.0  # times the cost of an inverse are spent before the next: its fits are short
+_HANDED_ON = 3.0  # times its cost are spent before an inverse of another penalty is made again
 
 
 class Curvature:
     """A preconditioner of an objective, made of a sample of its rows, and again when that pays.
+
+    A step asks for the `inverse` once, at the parameters that the objective was last asked for, and
+    then for products.
 
     Parameters
     ----------
@@ -77,12 +80,13 @@ class Curvature:
         self._spent_on_kind += self._spent
         while self._better and self._spent_on_kind >= 2 * self._better[0].cost:
             self._kind, self._spent_on_kind = self._better.pop(0), 0.0
+            self._recycled = Recycled()
             self._take_more_rows()
         if self._sample is not self._objective:
             self._sample.value_and_gradient(parameters)
         self._inverse = None  # before there are two
         self._inverse = self._kind.make(self._sample)
-        self._spent = 0.0
+        self._spent, self._patience = 0.0, 1.0
 
     def _take_more_rows(self) -> None:
         """A larger sample, if the preconditioner wants one."""
@@ -104,6 +108,11 @@ class Curvature:
         curvature: Array = np.diag(weighted.sum(axis=0)) - weighted.T @ p
         return curvature / sample.total_weight
 
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it is of use under another penalty."""
+        return self._kind.follows_penalty
+
     def go_on(self) -> None:
         """Be of the same rows under the penalty that the objective has now."""
         objective, sample = self._objective, self._sample
@@ -112,9 +121,7 @@ class Curvature:
             sample.n_passes = 0.0
         self._read = 0.0
         self._recycled.add_penalty(objective.l2 - self._l2, objective)
-        self._l2, self._patience = objective.l2, _ALONG_A_PATH
-        if not self._kind.follows_penalty:
-            self._inverse = None
+        self._l2, self._patience = objective.l2, _HANDED_ON
 
 
 def spread(n: int, size: int) -> NDArray[np.intp]:

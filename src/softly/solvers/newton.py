@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from softly.kernels.blas import one_blas_thread
 from softly.objective import Objective, dot
 from softly.solvers import decrement
-from softly.solvers.conjugate import WRONG, Found, centred, conjugate_gradients
+from softly.solvers.conjugate import OVERSTATED, Found, centred, conjugate_gradients
 from softly.solvers.curvature import Curvature, spread
 from softly.solvers.preconditioners import Preconditioner, choose
 from softly.solvers.result import Pass, Result
@@ -46,25 +46,25 @@ def newton(
     max_iter: int,
     proof: bool = True,
     on_pass: OnPass = None,
-    known: Curvature | None = None,
+    curvature: Curvature | None = None,
 ) -> Result:
     """Minimise until the objective is proven to be within `tol` of its minimum, as a part of it.
 
-    Without `proof`, until Newton's method itself promises no more than that.
+    Without `proof`, until a step of Newton's method promises no more than that, and leaves little.
 
     Each step solves Newton's equations as far as it pays (Dembo and Steihaug, 1983), by conjugate
     gradients whose preconditioner is made from a sample of the rows. From zero, samples of growing
     size come first (Mokhtari and Ribeiro, 2016): far from the minimum a few rows show the way as
     well as all of them. Samples are weighted as the whole is by C, so that fewer rows have more
-    penalty. What is `known` of this objective's Hessian under another penalty takes their place.
+    penalty. What a fit under another penalty learnt of the `curvature` takes their place.
     """
     with one_blas_thread:  # its own threads wait for each other at every small product
         parameters, read = objective.laid_out(centred(start)), 0.0
-        if known is None:
-            known, parameters, read = _begin(objective, parameters, max_iter)
+        if curvature is None or not objective.l2:
+            curvature, parameters, read = _begin(objective, parameters, max_iter)
         else:
-            known.go_on()
-        descent = _Descent(objective, known, parameters, on_pass, read)
+            curvature.go_on()
+        descent = _Descent(objective, curvature, parameters, on_pass, read)
         converged = descent.run(tol, max_iter, proof)
         gap = descent.gap()
         return Result(
@@ -75,8 +75,8 @@ def newton(
             gap=gap,
             converged=converged,
             message=_message(descent, gap, tol, max_iter, converged),
-            solver=f"newton-cg, preconditioned by {known.name}",
-            curvature=known,
+            solver=f"newton-cg, preconditioned by {curvature.name}",
+            curvature=curvature if curvature.can_go_on else None,
         )
 
 
@@ -94,6 +94,7 @@ def _begin(
         if not is_warm:
             parameters = _on_sample(sample, factored, ladder, parameters, max_iter)
             read += sample.n_passes * sample.n_rows / objective.n_rows
+            sample.n_passes = 0.0  # or they would count again, if it is factored
         del sample  # before the next is made
     factored = factored or _some_rows(objective, ladder[0].rows)
     return Curvature(objective, factored, ladder), parameters, read
@@ -153,7 +154,7 @@ class _Descent:
         self.parameters = parameters
         self.steps = 0
         self.promised = np.inf  # by how much the last step was to lower the value
-        self.missed = np.inf  # and by how much the next one will, as far as that step tells
+        self.missed = np.inf  # and what it left: by how much there is to go, or more
         self._on_pass = on_pass
         self._read_before = read
         self._radius = np.inf  # how long a step is trusted to be, in the inverse's metric
@@ -167,7 +168,7 @@ class _Descent:
         while not self._is_near(tol):
             if not proof and self._ends(tol * self.value):
                 return True
-            if self.promised <= _SURELY * tol * self.value and self._is_rough():
+            if proof and self.promised <= _SURELY * tol * self.value and self._is_rough():
                 # What is left is to prove it, and float32 may hide that.
                 self._more_precisely()
                 continue
@@ -176,7 +177,8 @@ class _Descent:
             if self.steps >= max_iter:
                 return False
             if not self.step(tol, proof):
-                return self._is_near(max(tol, _LEAST_TOL))
+                was_last = not proof and self.promised <= tol * self.value
+                return was_last or self._is_near(max(tol, _LEAST_TOL))
         return True
 
     def step(self, tol: float = 0.0, proof: bool = True) -> bool:
@@ -197,8 +199,8 @@ class _Descent:
         return True
 
     def _ends(self, tol: float) -> bool:
-        """Whether the next step is worth no more than that, as far as the last one tells."""
-        return self.missed <= (WRONG * tol if self.promised <= tol else tol)
+        """Whether the last step was worth no more than that, and did not leave much either."""
+        return self.promised <= tol and self.missed <= OVERSTATED * tol
 
     def gap(self) -> float:
         if self._gap is None:

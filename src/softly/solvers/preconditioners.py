@@ -66,12 +66,12 @@ def choose(objective: Objective, rows: int, most_rows: int) -> list[Precondition
     k, d = objective.shape
     a_pass = cost_of_pass(objective)
     ladder = [Preconditioner("diagonal", diagonal, rows, 6 * a_pass * rows / objective.n_rows)]
-    factors = partial(Preconditioner, learns=True, follows_penalty=True)
     if not isinstance(objective.features, np.ndarray):
         return ladder
     by_factors = _PRODUCT * rows * d**2 + 30 * d**3
     by_class = _PRODUCT * rows * k * d**2 + k * d**3
     whole, room = _cost_of_hessian(objective, rows), (k * d) ** 2
+    factors = partial(Preconditioner, learns=True, follows_penalty=True)
     first = 0
     for made, numbers, most_passes in (
         (factors("Kronecker factors", kronecker, rows, by_factors), 0, 60),
