@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 _PIECE = 1 << 15  # numbers of a vector that stay in the cache from one step to the next
 _MOST_PRODUCTS = 250
-OVERSTATED = 30.0  # times: so much too large may be what an inverse says of a residual
+OVERSTATED = 100.0  # times: so much too large may be what an inverse says of a residual
 _NO_WAY = 0.1  # of what the inverse says: less is gained where it is wrong
 
 
