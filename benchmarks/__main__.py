@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure import machine
 
-NAMES = ("functions", "losses", "train-table", "predict-table", "agreement", "fit")
+NAMES = ("functions", "losses", "train-table", "predict-table", "agreement", "fit", "calibration")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

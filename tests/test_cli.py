@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -693,3 +694,160 @@ def test_a_limit_on_file_size_leaves_the_old_files(shop, tmp_path):
     assert out == ""
     assert "Traceback" not in err
     assert files_in(tmp_path) == before
+
+
+# --- calibrate and apply -------------------------------------------------------------------------
+
+
+def logits_and_labels(rows=600, scale=3.0, names=None):
+    rng = np.random.default_rng(0)
+    fair = rng.normal(0, 1.5, (rows, 3))
+    y = (fair + rng.gumbel(size=fair.shape)).argmax(axis=1)
+    np.save("logits.npy", scale * fair)
+    np.save("labels.npy", y if names is None else np.array(names)[y])
+    return scale * fair, y
+
+
+def test_logits_of_any_model_are_calibrated(run):
+    logits, y = logits_and_labels()
+    done = run("calibrate", "logits.npy", "labels.npy", "--model", "cal.json")
+    assert done.status == 0, done.err
+    assert done.out.startswith("Chosen: temperature. Temperature scaling has a log loss of")
+    for said in ("T = ", "600 held-out rows", "log loss", "smooth calibration error"):
+        assert said in done.out
+    assert "Wrote cal.json" in done.err
+    applied = run("apply", "cal.json", "logits.npy", "--output", "p.npy")
+    assert applied.status == 0, applied.err
+    p = np.load("p.npy")
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    expected = softly.Calibrator().fit(logits, y).predict_proba(logits)
+    np.testing.assert_allclose(p, expected, atol=1e-12)
+    assert "600 rows of 3 classes" in applied.err
+
+
+def test_calibrate_as_json(run):
+    logits_and_labels()
+    done = run("calibrate", "logits.npy", "labels.npy", "--model", "cal.json", "--json")
+    fields = json.loads(done.out)
+    assert fields["method"] == "temperature"
+    assert set(fields["candidates"]) == {"identity", "temperature", "isotonic", "vector", "matrix"}
+    assert fields["measures"]["log_loss"]["difference"]["high"] < 0
+    assert fields["rows"] == 600
+
+
+def test_a_file_knows_whether_it_takes_probabilities(run):
+    logits, _ = logits_and_labels()
+    p = softly.softmax(logits, axis=1)
+    np.save("p.npy", p)
+    options = ("--probabilities", "--method", "temperature", "--model", "cal.json")
+    assert run("calibrate", "p.npy", "labels.npy", *options).status == 0
+    assert run("apply", "cal.json", "p.npy", "--output", "q.npy").status == 0
+    assert np.load("q.npy").max() < p.max()
+    wrong = run("apply", "cal.json", "logits.npy", "--output", "r.npy")
+    assert wrong.status == 2
+    assert "if these are logits" in wrong.sentence
+    assert not os.path.exists("r.npy")
+
+
+def test_labels_that_are_text(run):
+    logits_and_labels(names=["ant", "bee", "cat"])
+    done = run("calibrate", "logits.npy", "labels.npy", "--model", "cal.json")
+    assert done.status == 0, done.err
+    assert json.loads(Path("cal.json").read_text())["classes"] == ["ant", "bee", "cat"]
+    logits_and_labels(names=["ant", "bee", "bee"])
+    options = ("--classes", "ant,bee,cat", "--model", "cal.json")
+    missing = run("calibrate", "logits.npy", "labels.npy", "--model", "cal.json")
+    assert "say which label each column stands for" in missing.sentence
+    assert run("calibrate", "logits.npy", "labels.npy", *options).status == 0
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "said"),
+    [
+        (np.full((4, 3), np.nan), np.arange(4) % 3, "logits[0] holds NaN, in 4 of 4 rows"),
+        (np.zeros((4, 3)), np.arange(5) % 3, "logits have 4 rows, but y has 5"),
+        (np.full((4, 2), 0.5), np.arange(4) % 2, "as probabilities do, but logits are needed"),
+        (np.zeros(4), np.arange(4) % 2, "shape (4,), but (N, K) is needed"),
+        (np.array([["a", "b"]] * 4), np.arange(4) % 2, ""),
+        (np.zeros((4, 3)), np.array([b"a", b"b", b"c", b"a"]), ""),
+        (np.zeros((0, 3)), np.arange(0), ""),
+    ],
+)
+def test_arrays_that_do_not_fit(run, logits, labels, said):
+    np.save("logits.npy", logits)
+    np.save("labels.npy", labels)
+    done = run("calibrate", "logits.npy", "labels.npy", "--model", "cal.json")
+    assert done.status == 2
+    assert said in done.sentence
+    assert not os.path.exists("cal.json")
+
+
+def test_files_that_are_no_arrays(run):
+    logits_and_labels()
+    for name, content in (
+        ("text.npy", b"a,b\n1,2\n"),
+        ("zip.npy", b"PK\x03\x04rest"),
+        ("no.npy", b""),
+    ):
+        with open(name, "wb") as file:
+            file.write(content)
+        done = run("calibrate", name, "labels.npy", "--model", "cal.json")
+        assert done.status == 2
+        assert f"'{name}' holds no array" in done.sentence
+    np.savez("several.npz", a=np.zeros(3))
+    assert (
+        "several arrays"
+        in run("calibrate", "several.npz", "labels.npy", "--model", "cal.json").sentence
+    )
+    np.save("objects.npy", np.array([{}, {}]), allow_pickle=True)
+    assert (
+        "holds no array"
+        in run("calibrate", "objects.npy", "labels.npy", "--model", "cal.json").sentence
+    )
+    assert (
+        "there is no file 'none.npy'"
+        in run("calibrate", "none.npy", "labels.npy", "--model", "cal.json").sentence
+    )
+    assert (
+        "ends in .json"
+        in run("calibrate", "logits.npy", "labels.npy", "--model", "cal.txt").sentence
+    )
+    assert (
+        "one of auto, identity"
+        in run(
+            "calibrate", "logits.npy", "labels.npy", "--model", "cal.json", "--method", "magic"
+        ).sentence
+    )
+    assert (
+        "is no calibration"
+        in run("apply", "logits.npy", "logits.npy", "--output", "p.npy").sentence
+    )
+    assert run("calibrate", "logits.npy", "labels.npy", "--model", "cal.json").status == 0
+    assert "ends in .npy" in run("apply", "cal.json", "logits.npy", "--output", "p.csv").sentence
+    np.save("wide.npy", np.zeros((3, 5)))
+    assert "5 features" in run("apply", "cal.json", "wide.npy", "--output", "p.npy").sentence
+
+
+def test_train_calibrates(run, tmp_path):
+    birds(600).write_csv("birds.csv")
+    done = run(
+        *("train", "birds.csv", "--target", "kind", "--model", "m.skops"),
+        *("--C", "100", "--calibrate", "auto"),
+    )
+    assert done.status == 0, done.err
+    assert "Calibrated on 96 rows more: " in " ".join(done.out.split())
+    assert run("evaluate", "m.skops", "birds.csv").status == 0
+    wrong = run(
+        *(
+            "train",
+            "birds.csv",
+            "--target",
+            "kind",
+            "--model",
+            "m.skops",
+            "--calibrate",
+            "isotonic",
+        ),
+    )
+    assert wrong.status == 2
+    assert "isotonic was given, but one of auto" in wrong.sentence

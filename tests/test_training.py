@@ -181,3 +181,36 @@ def test_a_class_that_the_split_would_lose():
 def test_too_few_rows_to_hold_any_out():
     with pytest.raises(TableError, match="12 rows are too few to hold out 10%: 10 to train on"):
         prepare(table(12).with_columns(kind=pl.Series(["a", "b", "c"] * 4)), test=0.1)
+
+
+@pytest.mark.parametrize("method", ["auto", "temperature"])
+def test_probabilities_are_calibrated_on_rows_kept_from_the_fit(method):
+    frame = table(rows=600)
+    prepared = prepare(frame)
+    done = training.fit(prepared, C=1e4, calibrate=method)
+    counts = np.bincount(prepared.target)
+    assert done.calibrated_on == (counts * 0.2).astype(int).sum()
+    assert done.rows + done.calibrated_on == len(prepared.target)
+    assert "log loss" in done.model.classifier.calibration_ or method == "temperature"
+    plain = training.fit(prepared, C=1e4)
+    assert plain.calibrated_on == 0
+    assert done.evaluation.model.log_loss < plain.evaluation.model.log_loss + 0.02
+
+
+def test_rows_kept_apart_are_of_every_class_its_share():
+    target = np.repeat([0, 1, 2, 3], [100, 11, 4, 1])
+    kept = training._kept_apart(np.random.default_rng(0).permutation(target))
+    assert kept.sum() == 22
+    shuffled = np.random.default_rng(0).permutation(target)
+    assert np.bincount(shuffled[training._kept_apart(shuffled)], minlength=4).tolist() == [
+        20,
+        2,
+        0,
+        0,
+    ]
+
+
+def test_too_few_rows_to_calibrate_on():
+    frame = table(rows=16)
+    with pytest.raises(TableError, match="too few to calibrate"):
+        training.fit(prepare(frame[1:9], test=frame), C=1.0, calibrate="auto")

@@ -24,26 +24,50 @@ from softly.functions import (
 from softly.losses import cross_entropy
 
 if TYPE_CHECKING:
+    from softly.calibration import (
+        Calibrator,
+        IsotonicScaling,
+        MatrixScaling,
+        TemperatureScaling,
+        VectorScaling,
+        from_probabilities,
+        load_calibration,
+    )
     from softly.classifier import SoftmaxClassifier
     from softly.classifier_cv import SoftmaxClassifierCV
+    from softly.conformal import PredictionSets
+    from softly.decisions import Decisions, decide
     from softly.linear_losses import LinearGradients, linear_cross_entropy
     from softly.path import RegularizationPath, regularization_path
+    from softly.resampling import compare, measure
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Calibrator",
+    "Decisions",
+    "IsotonicScaling",
     "LinearGradients",
+    "MatrixScaling",
+    "PredictionSets",
     "RegularizationPath",
     "SoftmaxClassifier",
     "SoftmaxClassifierCV",
+    "TemperatureScaling",
+    "VectorScaling",
     "__version__",
+    "compare",
     "cross_entropy",
+    "decide",
+    "from_probabilities",
     "linear_cross_entropy",
+    "load_calibration",
     "log_sigmoid",
     "log_softmax",
     "log_softmax_vjp",
     "logit",
     "logsumexp",
+    "measure",
     "regularization_path",
     "sigmoid",
     "softmax",
@@ -53,11 +77,23 @@ __all__ = [
 ]
 
 _on_first_use = {
+    "Calibrator": "softly.calibration",
+    "Decisions": "softly.decisions",
+    "IsotonicScaling": "softly.calibration",
     "LinearGradients": "softly.linear_losses",
+    "MatrixScaling": "softly.calibration",
+    "PredictionSets": "softly.conformal",
     "RegularizationPath": "softly.path",
     "SoftmaxClassifier": "softly.classifier",
     "SoftmaxClassifierCV": "softly.classifier_cv",
+    "TemperatureScaling": "softly.calibration",
+    "VectorScaling": "softly.calibration",
+    "compare": "softly.resampling",
+    "decide": "softly.decisions",
+    "from_probabilities": "softly.calibration",
     "linear_cross_entropy": "softly.linear_losses",
+    "load_calibration": "softly.calibration",
+    "measure": "softly.resampling",
     "regularization_path": "softly.path",
 }
 

@@ -87,6 +87,8 @@ class SoftmaxClassifier(
     precision_ : ndarray, shape (P, P), or of the parameters' shape
         After `partial_fit` alone: the Hessian, by P = K (D + 1) parameters, of all that was seen
         and the penalty; of many parameters, its diagonal.
+    calibration_ : str
+        After `calibrate` alone: what was chosen, and why.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where `X` had column names.
@@ -193,7 +195,8 @@ class SoftmaxClassifier(
         self.objective_ = result.objective
         self.optimality_gap_ = result.gap
         self.solver_ = result.solver
-        self.__dict__.pop("precision_", None)
+        for left in ("precision_", "calibration_"):
+            self.__dict__.pop(left, None)
         tasks.end()
         return self
 
@@ -261,10 +264,75 @@ class SoftmaxClassifier(
         learnt = learn(prepared(X), known, past, 1 / self.C, self.fit_intercept)
         self.__dict__.update(self._attributes(learnt.past.centre.astype(X.dtype), known.classes))
         self.precision_ = learnt.past.precision
+        self.__dict__.pop("calibration_", None)
         self.n_iter_ = np.array([learnt.n_iter], dtype=np.int32)
         self.n_passes_ = learnt.n_passes
         self.objective_, self.optimality_gap_ = np.nan, np.inf
         self.solver_ = "online Laplace"
+        return self
+
+    def calibrate(
+        self, X: Any, y: Any, *, method: Any = "auto", sample_weight: Any = None
+    ) -> SoftmaxClassifier:
+        """Make the probabilities right on rows that the fit has not seen.
+
+        The scores of these rows are calibrated as `Calibrator` does it, and what it finds goes into
+        `coef_` and `intercept_`: a classifier that is linear stays one.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix, shape (N, D)
+            Features of rows that `fit` was not given.
+        y : array_like, shape (N,)
+            Their classes, among `classes_`.
+        method : str or list of str, default="auto"
+            "identity", "temperature", "vector" or "matrix"; or "auto", which chooses among them,
+            as it does among those of a list.
+        sample_weight : array_like, shape (N,), optional
+
+        Returns
+        -------
+        self
+            With `calibration_`, what was chosen and why, in a sentence.
+
+        Raises
+        ------
+        ValueError
+            If y has other classes, or the method is isotonic, which no coefficients have.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> import softly
+        >>> X, y = load_digits(return_X_y=True)
+        >>> model = softly.SoftmaxClassifier(C=100).fit(X[:900], y[:900])
+        >>> before = model.predict_proba(X[1400:])
+        >>> model.calibrate(X[900:1400], y[900:1400], method="temperature").calibration_
+        'temperature was asked for'
+        >>> bool(model.predict_proba(X[1400:]).max() < before.max())
+        True
+        """
+        from softly.calibration import LINEAR, Calibrator
+
+        asked = [method] if isinstance(method, str) else list(method)
+        if "isotonic" in asked:
+            raise ValueError(
+                "method holds 'isotonic', which no coefficients have: fit IsotonicScaling to the "
+                "scores instead"
+            )
+        calibrator = Calibrator(LINEAR if "auto" in asked else asked, classes=self.classes_)
+        calibrator.fit(self._scores(X), y, sample_weight)
+        fitted: dict[str, Array] = self.__dict__
+        coef, intercept = fitted["coef_"], fitted["intercept_"]
+        if len(coef) == 1:  # the first of two classes has score 0
+            coef, intercept = (np.concatenate([0 * a, a]) for a in (coef, intercept))
+        coef, intercept = calibrator.fold_into(coef, intercept)
+        if len(fitted["coef_"]) == 1:
+            coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
+        fitted.update(coef_=coef, intercept_=intercept)
+        self.calibration_ = calibrator.reason_
+        self.__dict__.pop("precision_", None)  # of a stream's coefficients, which these are not
+        self.optimality_gap_ = np.inf  # of the penalised objective, which this is no minimum of
         return self
 
     def predict_proba(self, X: Any) -> Array:

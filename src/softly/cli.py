@@ -51,6 +51,17 @@ def _needs(needed: str, holds: Callable[[Any], bool]) -> Callable[[Any], Any]:
     return check
 
 
+def _one_of(*names: str) -> Callable[[Any], Any]:
+    """A check that an option's value is one of some."""
+
+    def check(value: Any) -> Any:
+        if value is not None and value not in names:
+            raise typer.BadParameter(f"{value} was given, but one of {', '.join(names)} is needed")
+        return value
+
+    return check
+
+
 def _version(asked: bool) -> None:
     if asked:
         import softly
@@ -67,6 +78,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, f
         "softly train birds.csv --target kind --model birds.skops",
         "softly predict birds.skops new.csv --output answers.csv",
         "softly evaluate birds.skops labelled.csv",
+        "softly calibrate logits.npy labels.npy --model cal.json",
     )
 )
 def softly_command(
@@ -146,6 +158,15 @@ def train(
             help="The most iterations.",
         ),
     ] = 100,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            callback=_one_of("auto", "identity", "temperature", "vector", "matrix"),
+            help="Calibrate the probabilities on a fifth of the training rows: auto, temperature, "
+            "vector or matrix.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a classifier, and score it on rows it did not see."""
@@ -176,7 +197,7 @@ def train(
         prepared = training.prepare(frame, schema, test=held_out, seed=seed)
     del frame, held_out  # the fit needs the memory
     with _progress() as on_step:
-        done = training.fit(prepared, C=C, max_iter=max_iter, on_step=on_step)
+        done = training.fit(prepared, C=C, max_iter=max_iter, calibrate=calibrate, on_step=on_step)
     if not done.converged:
         _note(f"The fit stopped short of the optimum at --max-iter {max_iter}: allow more.")
     models.save(done.model, model)
@@ -255,6 +276,86 @@ def evaluate(
         _print_json(result.to_dict())
     else:
         report.draw_evaluation(_out(), result)
+
+
+@app.command(
+    epilog=_examples(
+        "softly calibrate logits.npy labels.npy --model cal.json",
+        "softly calibrate p.npy labels.npy --probabilities --model cal.json",
+        "softly calibrate logits.npy labels.npy --method temperature --model cal.json",
+    )
+)
+def calibrate(
+    logits: Annotated[Path, typer.Argument(help="Scores of any model, N x K: a .npy file.")],
+    labels: Annotated[Path, typer.Argument(help="The true classes, N: a .npy file.")],
+    model: Annotated[Path, typer.Option(metavar="FILE", help="The .json file to write.")],
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            callback=_one_of("auto", "identity", "temperature", "isotonic", "vector", "matrix"),
+            help="auto, identity, temperature, isotonic, vector or matrix.",
+        ),
+    ] = "auto",
+    are_probabilities: Annotated[
+        bool,
+        typer.Option("--probabilities", help="The scores are probabilities, and not logits."),
+    ] = False,
+    classes: Annotated[
+        str,
+        typer.Option(
+            metavar="LABELS", help="Which label each column stands for, parted by commas."
+        ),
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Calibrate the scores of any model."""
+    from softly import calibrating, outputs, report
+    from softly.errors import TableError
+
+    if model.suffix != ".json":
+        raise TableError(f"the calibration file '{model}' needs a name that ends in .json")
+    outputs.check_writable(model)
+    scores, y = calibrating.read_array(logits), calibrating.read_array(labels)
+    with _status("Calibrating"):
+        done = calibrating.calibrate(
+            *(scores, y),
+            method=method,
+            are_probabilities=are_probabilities,
+            classes=[name.strip() for name in classes.split(",")] if classes else None,
+        )
+    calibrating.save(done, model)
+    if as_json:
+        _print_json(done.to_dict() | {"model": str(model)})
+    else:
+        report.draw_calibrating(_out(), done)
+    _note(f"Wrote {model}")
+
+
+@app.command(
+    epilog=_examples(
+        "softly apply cal.json logits.npy --output probabilities.npy",
+    )
+)
+def apply(
+    model: Annotated[Path, typer.Argument(help="A .json file that `softly calibrate` wrote.")],
+    logits: Annotated[Path, typer.Argument(help="Scores of the same model, N x K: a .npy file.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The .npy file to write.")],
+) -> None:
+    """Make calibrated probabilities of new scores."""
+    import numpy as np
+
+    from softly import calibrating, outputs
+    from softly.errors import TableError
+
+    if output.suffix != ".npy":
+        raise TableError(f"the output file '{output}' needs a name that ends in .npy")
+    outputs.check_writable(output)
+    calibrator, takes_probabilities = calibrating.load(model)
+    p = calibrating.probabilities(calibrator, calibrating.read_array(logits), takes_probabilities)
+    with outputs.replacing(output) as file, file.open("wb") as opened:
+        np.save(opened, p)
+    _note(f"Wrote {output}: {p.shape[0]:,} rows of {p.shape[1]} classes")
 
 
 @app.command(epilog=_examples("softly info", "softly info --json"))

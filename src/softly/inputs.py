@@ -1,4 +1,4 @@
-"""What a fit takes: features as the passes want them, and parameters that make sense."""
+"""What comes in: features as the passes want them, parameters that make sense, probabilities."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 # As scikit-learn's `validate_data` and `check_X_y` take them.
 FEATURES: dict[str, Any] = {
@@ -18,6 +19,7 @@ FEATURES: dict[str, Any] = {
 }
 
 _LITTLE = 1 << 20  # bytes
+_TOLERANCE = 1e-3  # of the sum of probabilities: float16 softmax over many classes
 
 _NEEDED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "C": (lambda x: isinstance(x, Real) and float(x) > 0, "a number above 0"),
@@ -54,6 +56,40 @@ def check_fit(**parameters: Any) -> None:
         holds, needed = _NEEDED[name]
         if not holds(value):
             raise ValueError(f"{name} is {value!r}, but {needed} is needed")
+
+
+def probabilities(p: Any) -> NDArray[Any]:
+    """Rows of probabilities, in float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        If a row is no distribution.
+    """
+    p = np.asarray(p)
+    if p.ndim != 2 or p.dtype.kind not in "buif" or p.shape[1] < 2:
+        raise ValueError(
+            f"p has shape {p.shape} and type {p.dtype}, but probabilities of two or more classes "
+            "are needed, shape (N, K)"
+        )
+    is_float = p.dtype.kind == "f" and p.dtype.itemsize >= 4
+    found: NDArray[Any] = p.astype(p.dtype if is_float else np.float64, copy=False)
+    bad = no_distributions(found)
+    if len(bad):
+        row = found[bad[0]]
+        raise ValueError(
+            f"p[{bad[0]}] is {np.array2string(row, threshold=6, precision=4)}, which sums to "
+            f"{row.sum():.4g}, but probabilities are not negative and sum to 1: if these are "
+            "logits, softly.softmax makes probabilities of them"
+        )
+    return found
+
+
+def no_distributions(p: NDArray[Any]) -> NDArray[np.intp]:
+    """The rows that are not probabilities."""
+    sound = np.asarray(((p >= 0) & (p <= 1 + _TOLERANCE)).all(axis=1))
+    sound[sound] = np.abs(p[sound].sum(axis=1) - 1) <= _TOLERANCE
+    return np.flatnonzero(~sound)
 
 
 def _check_size(X: Any) -> None:

@@ -16,9 +16,11 @@ from rich.text import Text
 
 from softly import features, metrics, tables
 from softly.errors import TableError
-from softly.functions import log_softmax, softmax
+from softly.functions import softmax
 
 if TYPE_CHECKING:
+    from softly.calibrating import Calibrating
+    from softly.calibration import Calibrator
     from softly.models import Model
     from softly.tables import Schema
     from softly.training import Search, Training
@@ -119,13 +121,12 @@ def evaluate(model: Model, frames: Iterable[pl.DataFrame]) -> Evaluation:
 
 
 def _scores(logits: Array, target: Array) -> Scores:
-    predicted = logits.argmax(axis=1)
-    p = softmax(logits, axis=1)
+    of = metrics.Predictions(softmax(logits, axis=1), target, logits)
     return Scores(
-        accuracy=metrics.accuracy(predicted, target),
-        log_loss=metrics.log_loss(log_softmax(logits, axis=1), target),
-        brier_score=metrics.brier_score(p, target),
-        calibration_error=metrics.calibration_error(p.max(axis=1), predicted == target),
+        accuracy=metrics.accuracy(of).value(),
+        log_loss=metrics.log_loss(of).value(),
+        brier_score=metrics.brier_score(of).value(),
+        calibration_error=metrics.calibration_error(of).value(),
     )
 
 
@@ -155,6 +156,8 @@ def training_to_dict(training: Training) -> dict[str, Any]:
         "C": model.classifier.C,
         "search": asdict(training.search) if training.search else None,
         "converged": training.converged,
+        "calibrated_on": training.calibrated_on,
+        "calibration": getattr(model.classifier, "calibration_", None),
         "held_out": training.evaluation.to_dict(),
         "weights": weights(model, most=20),
         "versions": model.versions,
@@ -192,6 +195,9 @@ def draw_training(console: Console, training: Training) -> None:
         console.print(f"{_rows(training.unlabelled)} without a target, left out of the training.")
     if training.search:
         console.print(Text(_choice(training.search)))
+    if training.calibrated_on:
+        reason = model.classifier.calibration_
+        console.print(Text(f"Calibrated on {_rows(training.calibrated_on)} more: {reason}."))
     for column in left_out[:_MOST_LEFT_OUT]:
         console.print(Text(f"Left out: {column.name} ({column.kind}: {column.why})"))
     if len(left_out) > _MOST_LEFT_OUT:
@@ -217,6 +223,39 @@ def _rows(count: int) -> str:
 
 def _counted(count: int, what: str) -> str:
     return f"1 {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def draw_calibrating(console: Console, done: Calibrating) -> None:
+    """What was chosen and why, and the measures before and after."""
+    console.print(Text(f"Chosen: {done.calibrator.method_}. {_sentence(done.calibrator.reason_)}"))
+    if isinstance(temperature := _temperature(done.calibrator), float):
+        console.print(f"T = {temperature:.4g}")
+    console.print()
+    table = Table(f"{done.rows:,} held-out rows", box=None, pad_edge=False)
+    for name in ("before", "after", "difference, 95 % interval"):
+        table.add_column(name, justify="right")
+    for name, found in done.measures.items():
+        apart = found.difference
+        table.add_row(
+            name.replace("_", " "),
+            f"{found.a.value:.4f}",
+            f"{found.b.value:.4f}",
+            f"{apart.value:+.4f} ({apart.low:+.4f} to {apart.high:+.4f})",
+        )
+    console.print(table)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _temperature(calibrator: Calibrator) -> float | None:
+    """Where it is all there is to say."""
+    return (
+        getattr(calibrator.scaling_, "temperature", None)
+        if (calibrator.method_ == "temperature")
+        else None
+    )
 
 
 def draw_evaluation(console: Console, evaluation: Evaluation, rows: str = "rows") -> None:

@@ -97,6 +97,51 @@ def read_batch(
     return Targets(every, index, weight)
 
 
+def columns_of(y: Array, k: int, classes: Any) -> tuple[Array, NDArray[np.int64]]:
+    """The labels that K columns of scores stand for, and each row's column.
+
+    Raises
+    ------
+    ValueError
+        If labels and columns do not fit together.
+
+    Examples
+    --------
+    >>> columns_of(np.array(["b", "a", "b"]), 2, None)
+    (array(['a', 'b'], dtype='<U1'), array([1, 0, 1]))
+    """
+    seen = np.unique(y)
+    if not len(seen):
+        raise ValueError("y is empty, but rows with their classes are needed")
+    if classes is not None:
+        labels = column_or_1d(classes)
+        if len(labels) != k or len(np.unique(labels)) != k:
+            raise ValueError(
+                f"classes has {len(np.unique(labels))} different labels, but the logits have {k} "
+                "columns: one each is needed"
+            )
+    elif len(seen) == k:
+        labels = seen
+    elif seen.dtype.kind in "iu" and seen[0] == 0 and seen[-1] < k:
+        labels = np.arange(k)
+    else:
+        raise ValueError(
+            f"y has {len(seen)} classes ({', '.join(map(str, seen[:5].tolist()))}"
+            f"{', ...' if len(seen) > 5 else ''}), but the logits have {k} columns: say which "
+            "label each column stands for, by classes=[...]"
+        )
+    order = np.argsort(labels, kind="stable")
+    place = np.minimum(np.searchsorted(labels[order], y), k - 1)
+    target = order[place].astype(np.int64)
+    strange = labels[target] != y
+    if strange.any():
+        raise ValueError(
+            f"y has the label {y[strange].tolist()[0]!r}, which none of the columns stands for: "
+            f"{', '.join(map(str, labels[:5].tolist()))}{', ...' if k > 5 else ''}"
+        )
+    return labels, target
+
+
 def _row_weights(X: Any, sample_weight: Any, class_weight: Any) -> Array | None:
     """What each row counts before its class does; None where all count 1."""
     if sample_weight is None and class_weight is None:

@@ -28,6 +28,7 @@ from softly.tables import Schema
 
 _BATCH = 65_536  # rows scored at a time
 _FOLDS = 5
+_CALIBRATED_ON = 0.2  # of the training rows
 # Rows that C is chosen on. It says how large the coefficients are, not how many rows there are, so
 # that a sample shows it, in a time that has a bound.
 _SEARCH_ROWS = 20_000
@@ -102,6 +103,8 @@ class Training:
         Whether the solver reached its tolerance.
     search : Search or None
         None where C was given, or the rows were too few to choose it.
+    calibrated_on : int
+        How many rows were kept from the fit to calibrate on.
     """
 
     model: Model
@@ -110,6 +113,7 @@ class Training:
     unlabelled: int
     converged: bool
     search: Search | None = None
+    calibrated_on: int = 0
 
 
 def prepare(
@@ -164,6 +168,7 @@ def fit(
     *,
     C: float | None = None,
     max_iter: int = 100,
+    calibrate: str | None = None,
     on_step: Callable[[Pass | SearchStep], None] | None = None,
 ) -> Training:
     """Train a softmax classifier and score it on rows it did not see.
@@ -176,17 +181,28 @@ def fit(
         cross-validation in five folds of the rows, or of 20,000 of them, of every class its share.
     max_iter : int
         As for `SoftmaxClassifier`.
+    calibrate : str, optional
+        As for `SoftmaxClassifier.calibrate`: how probabilities are calibrated, on a fifth of the
+        rows that is kept from the fit.
     on_step : callable, optional
         Is given each step of the search for C, then each pass of the fit over the data.
     """
-    search = _search(prepared, max_iter, on_step) if C is None else None
+    kept = _kept_apart(prepared.target) if calibrate else np.zeros(len(prepared.target), bool)
+    if calibrate and not kept.any():
+        raise TableError(
+            f"{len(kept)} rows are too few to calibrate on a fifth of them: a class with five rows "
+            "is needed; leave out --calibrate, or gather more rows"
+        )
+    search = _search(prepared, kept, max_iter, on_step) if C is None else None
     classifier = SoftmaxClassifier(
         C=search.C if search else C or 1.0, max_iter=max_iter, verbose=on_step or False
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        classifier.fit(prepared.matrix, prepared.target)
+        classifier.fit(prepared.matrix, prepared.target, None if not calibrate else 1.0 - kept)
     classifier.verbose = False  # the callable is not for the model file
+    if kept.any():
+        classifier.calibrate(prepared.matrix[kept], prepared.target[kept], method=calibrate)
     classifier.classes_ = prepared.classes  # fitted on places in them, for sorting text is slow
     frequencies = np.bincount(prepared.target) / len(prepared.target)
     model = Model(prepared.schema, prepared.transformer, classifier, frequencies)
@@ -194,18 +210,34 @@ def fit(
     return Training(
         model=replace(model, scores=evaluation.to_dict()),
         evaluation=evaluation,
-        rows=len(prepared.target),
+        rows=len(prepared.target) - int(kept.sum()),
+        calibrated_on=int(kept.sum()),
         unlabelled=prepared.unlabelled,
         converged=not any(issubclass(w.category, ConvergenceWarning) for w in caught),
         search=search,
     )
 
 
+def _kept_apart(target: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Rows to calibrate on, by chance: of every class its share, and never all of it."""
+    shuffled = np.random.RandomState(0).permutation(len(target))
+    by_class = shuffled[np.argsort(target[shuffled], kind="stable")]
+    count = np.bincount(target)
+    place = np.arange(len(target)) - np.repeat(np.cumsum(count) - count, count)
+    kept = np.zeros(len(target), bool)
+    kept[by_class] = place < np.repeat((_CALIBRATED_ON * count).astype(np.intp), count)
+    return kept
+
+
 def _search(
-    prepared: Prepared, max_iter: int, on_step: Callable[[Pass | SearchStep], None] | None
+    prepared: Prepared,
+    kept: NDArray[np.bool_],
+    max_iter: int,
+    on_step: Callable[[Pass | SearchStep], None] | None,
 ) -> Search | None:
-    """Choose C; None if the rows do not leave each fold two classes to train on."""
-    rows = _stratified(prepared.target, _SEARCH_ROWS)
+    """Choose C by rows that are not kept; None if they do not leave each fold two classes."""
+    free = np.flatnonzero(~kept)
+    rows = free[_stratified(prepared.target[free], _SEARCH_ROWS)]
     target = prepared.target[rows]
     counts = np.sort(np.bincount(target, minlength=len(prepared.classes)))
     if counts[-2] < 2:

@@ -1,0 +1,189 @@
+"""Files of logits and labels to a calibration, with what it is worth on held-out rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softly import targets
+from softly.calibration import Calibrator, from_probabilities, held_out, load_calibration
+from softly.errors import TableError
+from softly.functions import softmax
+from softly.metrics import Predictions
+from softly.outputs import replacing
+from softly.resampling import Comparison, compare_predictions
+from softly.scalings import usable
+
+Array = NDArray[Any]
+
+SAID = (
+    "log_loss",
+    "brier_score",
+    "accuracy",
+    "calibration_error",
+    "class_calibration_error",
+    "smooth_calibration_error",
+)
+
+
+@dataclass(frozen=True)
+class Calibrating:
+    """A calibration of logits, and what it is worth.
+
+    Attributes
+    ----------
+    calibrator : Calibrator
+    rows : int
+    measures : dict of str to Comparison
+        Before and after, each row calibrated by what the other folds' rows told.
+    are_probabilities : bool
+        Whether that is what was calibrated.
+    """
+
+    calibrator: Calibrator
+    rows: int
+    measures: dict[str, Comparison]
+    are_probabilities: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and text, ready for JSON."""
+        model = self.calibrator
+        return {
+            "rows": self.rows,
+            "method": model.method_,
+            "reason": model.reason_,
+            "candidates": {name: asdict(c) for name, c in model.candidates_.items()},
+            "measures": {name: asdict(c) for name, c in self.measures.items()},
+        }
+
+
+def read_array(path: str | os.PathLike[str]) -> Array:
+    """The array of a NumPy file; no code from it is run.
+
+    Raises
+    ------
+    TableError
+        If there is none.
+    """
+    try:
+        with open(path, "rb") as file:
+            array = np.load(file, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise TableError(f"there is no file '{path}'") from error
+    except OSError as error:
+        raise TableError(f"'{path}' cannot be read: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise TableError(
+            f"'{path}' holds no array: a .npy file, as numpy.save writes it, is needed"
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise TableError(
+            f"'{path}' holds several arrays: save the one that is meant as a .npy file"
+        )
+    return array
+
+
+def calibrate(
+    scores: Array,
+    y: Array,
+    *,
+    method: str = "auto",
+    are_probabilities: bool = False,
+    classes: list[str] | None = None,
+) -> Calibrating:
+    """Fit a calibration, and measure it on rows that it was not fitted to.
+
+    Raises
+    ------
+    TableError
+        If the arrays do not fit together or are not what they are said to be.
+    """
+    if scores.ndim != 2:
+        raise TableError(
+            f"the scores have shape {scores.shape}, but (N, K) is needed: a row of K scores each; "
+            "or (N, 1), those of the second of two classes"
+        )
+    labels = None if classes is None else _as_labels(classes, y)
+    try:
+        logits = from_probabilities(scores) if are_probabilities else scores
+        model = Calibrator(method, classes=labels).fit(logits, y)
+        logits = np.asarray(logits, np.float64)
+        if logits.shape[1] == 1:
+            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+        _, target = targets.columns_of(np.ravel(y), logits.shape[1], model.classes_)
+    except (ValueError, TypeError) as error:
+        raise TableError(str(error)) from error
+    sound = usable(logits, target)
+    logits, target = logits[sound], target[sound]
+    after = held_out(logits, target, np.ones(len(target)), model.method_)
+    before, then = (Predictions(softmax(z, axis=1), target, z) for z in (logits, after))
+    return Calibrating(
+        calibrator=model,
+        rows=len(target),
+        measures=compare_predictions(before, then, SAID),
+        are_probabilities=are_probabilities,
+    )
+
+
+def _as_labels(classes: list[str], y: Array) -> Array:
+    """Labels that were written, of the kind that y has."""
+    try:
+        return np.array(classes, dtype=y.dtype if y.dtype.kind in "iu" else np.str_)
+    except ValueError as error:
+        raise TableError(
+            f"the classes {', '.join(classes)} are not all whole numbers, as the labels are"
+        ) from error
+
+
+def save(done: Calibrating, path: str | os.PathLike[str]) -> None:
+    """Write the calibration's file, whole or not at all: its JSON, and what it is given.
+
+    Raises
+    ------
+    TableError
+        If it cannot be written.
+    """
+    fields = json.loads(done.calibrator.to_json())
+    fields["input"] = "probabilities" if done.are_probabilities else "logits"
+    with replacing(path) as file:
+        file.write_text(json.dumps(fields), encoding="utf-8")
+
+
+def load(path: str | os.PathLike[str]) -> tuple[Calibrator, bool]:
+    """The calibrator of a file, and whether it is given probabilities.
+
+    Raises
+    ------
+    TableError
+        If it is none.
+    """
+    try:
+        model = load_calibration(path)
+        with open(path, encoding="utf-8") as file:
+            return model, json.load(file).get("input") == "probabilities"
+    except FileNotFoundError as error:
+        raise TableError(f"there is no file '{path}'") from error
+    except OSError as error:
+        raise TableError(f"'{path}' cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise TableError(str(error)) from error
+
+
+def probabilities(model: Calibrator, scores: Array, are_probabilities: bool) -> Array:
+    """Calibrated probabilities, shape (N, K).
+
+    Raises
+    ------
+    TableError
+        If the scores are not those of the model's classes.
+    """
+    try:
+        return model.predict_proba(from_probabilities(scores) if are_probabilities else scores)
+    except (ValueError, TypeError) as error:
+        raise TableError(str(error)) from error
