@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softly import targets
-from softly.calibration import Calibrator, from_probabilities, held_out, load_calibration
+from softly.calibration import (
+    Calibrator,
+    from_probabilities,
+    held_out,
+    load_calibration,
+    with_first,
+)
 from softly.errors import TableError
 from softly.functions import softmax
 from softly.metrics import Predictions
@@ -113,9 +119,7 @@ def calibrate(
     try:
         logits = from_probabilities(scores) if are_probabilities else scores
         model = Calibrator(method, classes=labels).fit(logits, y)
-        logits = np.asarray(logits, np.float64)
-        if logits.shape[1] == 1:
-            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+        logits = with_first(np.asarray(logits, np.float64))
         _, target = targets.columns_of(np.ravel(y), logits.shape[1], model.classes_)
     except (ValueError, TypeError) as error:
         raise TableError(str(error)) from error

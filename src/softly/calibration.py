@@ -104,6 +104,13 @@ def from_probabilities(p: Any) -> Array:
     return logs.astype(p.dtype, copy=False)
 
 
+def with_first(scores: Array) -> Array:
+    """With a column for the first of two classes, whose logit is 0, if there is but one column."""
+    if scores.shape[1] > 1:
+        return scores
+    return np.concatenate([np.zeros_like(scores), scores], axis=1)
+
+
 class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """What all calibrators share; each says how it finds its scaling."""
 
@@ -274,8 +281,7 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         scores: Array = validate_data(
             self, logits, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=False
         )
-        if scores.shape[1] == 1:
-            scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
+        scores = with_first(scores)
         bad = np.flatnonzero(np.isnan(scores).any(axis=1))
         if len(bad):
             raise ValueError(
@@ -545,7 +551,7 @@ class Calibrator(_Calibrated):
 def _held_out_loss(logits: Array, target: Array, weight: Array, method: str) -> Array:
     """The log loss of each row, by what was fitted to the other folds' rows."""
     log_p = held_out(logits, target, weight, method)
-    loss: Array = -np.take_along_axis(log_p, target[:, None], axis=1)[:, 0]
+    loss: Array = -targets.of_target(log_p, target)
     return loss
 
 
@@ -563,10 +569,8 @@ def held_out(logits: Array, target: Array, weight: Array, method: str) -> Array:
 
 def _stratified(target: Array, folds: int) -> NDArray[np.intp]:
     """A fold for each row, of every class in turn, by chance within it."""
-    shuffled = np.random.RandomState(0).permutation(len(target))
-    by_class = shuffled[np.argsort(target[shuffled], kind="stable")]
     fold = np.empty(len(target), np.intp)
-    fold[by_class] = np.arange(len(target)) % folds
+    fold[targets.shuffled_by_class(target)] = np.arange(len(target)) % folds
     return fold
 
 

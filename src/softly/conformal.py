@@ -113,7 +113,7 @@ class PredictionSets(BaseEstimator):  # type: ignore[misc]
         rest = np.ones(len(p), bool)
         if self.method == "raps":
             rest = self._choose_penalty(p, target)
-        own = _own(self._scores(p), target)
+        own = targets.of_target(self._scores(p), target)
         self.n_rows_ = len(p)
         if self.by_class:
             self.threshold_: Any = np.array(
@@ -193,22 +193,17 @@ class PredictionSets(BaseEstimator):  # type: ignore[misc]
         chosen = np.zeros(len(p), bool)
         chosen[np.random.RandomState(0).permutation(len(p))[: int(_TUNED * len(p))]] = True
         some, truth = p[chosen], target[chosen]
-        rank = (some > _own(some, truth)[:, None]).sum(axis=1) + 1
+        rank = (some > targets.of_target(some, truth)[:, None]).sum(axis=1) + 1
         self.free_ = int(np.quantile(rank, self.coverage, method="higher")) if len(rank) else 1
         sizes = {}
         for penalty in _PENALTIES if len(rank) else _PENALTIES[:1]:
             self.penalty_ = penalty
             scores = self._scores(some)
             place = min(len(some) - 1, int(np.ceil((len(some) + 1) * self.coverage)) - 1)
-            threshold = np.sort(_own(scores, truth))[place] if len(rank) else 1.0
+            threshold = np.sort(targets.of_target(scores, truth))[place] if len(rank) else 1.0
             sizes[penalty] = float((scores <= threshold).sum())
         self.penalty_ = min(sizes, key=sizes.__getitem__)
         return ~chosen
-
-
-def _own(scores: Array, target: Array) -> Array:
-    own: Array = np.take_along_axis(scores, target[:, None], axis=1)[:, 0]
-    return own
 
 
 def _chance(p: Array) -> NDArray[np.float64]:

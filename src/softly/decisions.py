@@ -43,7 +43,7 @@ class Decisions:
     probabilities: Array
     classes: Array
     rule: str
-    _reason: Callable[[int], str]
+    _reason: Callable[[Decisions, int], str]
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -60,7 +60,7 @@ class Decisions:
 
     def why(self, row: int) -> str:
         """A sentence: the classes in question, their probabilities, and the rule."""
-        return f"{self._reason(row)} ({self.rule})"
+        return f"{self._reason(self, row)} ({self.rule})"
 
     def shown(self, row: int, which: Array) -> str:
         """Some classes of a row with their probabilities."""
@@ -170,17 +170,11 @@ def decide(
     elif coverage is not None:
         found = _sets(p, coverage, held_out, ranked, labels)
     elif top_k is not None:
-        found = _best_few(p, ranked, top_k, labels)
+        found = _best_few(ranked, top_k)
     else:
-        found = _most_probable(p, ranked, min_probability, labels)
+        found = _most_probable(p, ranked, min_probability)
     answers, rule, reason = found
-    decisions: Decisions
-
-    def why(row: int) -> str:
-        return reason(decisions, row)
-
-    decisions = Decisions(answers, p, labels, rule + said, why)
-    return decisions
+    return Decisions(answers, p, labels, rule + said, reason)
 
 
 Found = tuple[Array, str, Callable[[Decisions, int], str]]
@@ -196,7 +190,7 @@ def _ranked(p: Array, scores: Any) -> Array:
     return np.argsort(-scores, axis=1, kind="stable")
 
 
-def _most_probable(p: Array, ranked: Array, least: float | None, labels: Array) -> Found:
+def _most_probable(p: Array, ranked: Array, least: float | None) -> Found:
     answers = ranked[:, 0].copy()
     if least is not None:
         if not 0 <= least <= 1:
@@ -213,10 +207,11 @@ def _most_probable(p: Array, ranked: Array, least: float | None, labels: Array) 
     return answers, rule, reason
 
 
-def _best_few(p: Array, ranked: Array, top_k: int, labels: Array) -> Found:
-    if isinstance(top_k, bool) or int(top_k) != top_k or not 1 <= top_k <= p.shape[1]:
+def _best_few(ranked: Array, top_k: int) -> Found:
+    k = ranked.shape[1]
+    if isinstance(top_k, bool) or int(top_k) != top_k or not 1 <= top_k <= k:
         raise ValueError(
-            f"top_k is {top_k!r}, but a whole number from 1 to {p.shape[1]}, the classes, is needed"
+            f"top_k is {top_k!r}, but a whole number from 1 to {k}, the classes, is needed"
         )
     answers = ranked[:, : int(top_k)]
 

@@ -19,6 +19,7 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from softly.functions import log_softmax
+from softly.targets import of_target
 
 Array = NDArray[Any]
 
@@ -74,8 +75,7 @@ class Predictions:
     @cached_property
     def of_target(self) -> NDArray[np.float64]:
         """The probability of the true class."""
-        own = np.take_along_axis(self.p, self.target[:, None], axis=1)[:, 0]
-        return own.astype(np.float64)
+        return of_target(self.p, self.target).astype(np.float64)
 
     @cached_property
     def loss(self) -> NDArray[np.float64]:
@@ -84,7 +84,7 @@ class Predictions:
             with np.errstate(divide="ignore"):
                 return -np.log(self.of_target)
         log_p = log_softmax(self.scores, axis=1)
-        return -np.take_along_axis(log_p, self.target[:, None], axis=1)[:, 0].astype(np.float64)
+        return -of_target(log_p, self.target).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def top_k_accuracy(of: Predictions, k: int = 5) -> Measure:
     Of classes as probable as the true one, those with a lower number come first, as in `predicted`.
     """
     scores = of.p if of.scores is None else of.scores
-    own = np.take_along_axis(scores, of.target[:, None], axis=1)
+    own = of_target(scores, of.target)[:, None]
     before = np.arange(scores.shape[1]) < of.target[:, None]
     rank = ((scores > own) | ((scores == own) & before)).sum(axis=1)
     return _mean(of, rank < k)

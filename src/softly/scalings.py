@@ -6,7 +6,7 @@ A map is found from logits whose classes are known, and keeps what is certain: a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,10 @@ from softly.functions import log_sigmoid, log_softmax, softmax
 from softly.objective import Objective, dot, most_rows_kept
 from softly.solvers.conjugate import conjugate_gradients
 from softly.solvers.preconditioners import Inverse, diagonal_of, hessian_matrix
+from softly.targets import of_target
 
 Array = NDArray[Any]
+Point = tuple[Any, ...]  # value, gradient, and what else a step there needs
 
 _HOTTEST = 1e-4  # a scale, as a part of that of logits whose spread is 1
 _COLDEST = 1e9  # a scale
@@ -131,7 +133,7 @@ def centred(z: Array) -> tuple[Array, NDArray[np.bool_]]:
 
 def usable(logits: Array, target: Array) -> NDArray[np.bool_]:
     """The rows that a fit can learn from: infinities do not decide their loss."""
-    own = np.take_along_axis(logits, target[:, None], axis=1)[:, 0]
+    own = of_target(logits, target)
     sound: NDArray[np.bool_] = np.isfinite(own) & ~np.isposinf(logits.max(axis=1))
     return sound
 
@@ -156,7 +158,7 @@ def fit_temperature(logits: Array, target: Array, weight: Array) -> Affine:
 
 
 def _best_scale(logits: Array, target: Array, weight: Array) -> float:
-    own = np.take_along_axis(logits, target[:, None], axis=1)[:, 0]
+    own = of_target(logits, target)
     if not weight @ (logits.max(axis=1) - own).astype(np.float64) > 0:
         return _supported_scale(logits, target, weight)
     least, curvature = _along_scale(logits, target, weight, 0.0)
@@ -194,8 +196,7 @@ def _supported_scale(logits: Array, target: Array, weight: Array) -> float:
 
 def _loss_at(logits: Array, target: Array, weight: Array, scale: float) -> float:
     log_p = log_softmax(logits.astype(np.float64, copy=False), axis=1, temperature=1 / scale)
-    own = np.take_along_axis(log_p, target[:, None], axis=1)[:, 0]
-    return -float(np.average(own, weights=weight))
+    return -float(np.average(of_target(log_p, target), weights=weight))
 
 
 def _along_scale(logits: Array, target: Array, weight: Array, scale: float) -> tuple[float, float]:
@@ -203,7 +204,7 @@ def _along_scale(logits: Array, target: Array, weight: Array, scale: float) -> t
     slope = curvature = 0.0
     for some in _blocks(logits):
         z, s = logits[some].astype(np.float64, copy=False), weight[some]
-        own = np.take_along_axis(z, target[some, None], axis=1)
+        own = of_target(z, target[some])[:, None]
         p = softmax(z, axis=1, temperature=1 / scale) if scale else _alike(z)
         with np.errstate(invalid="ignore"):
             away = z - own
@@ -238,25 +239,36 @@ def fit_vector(logits: Array, target: Array, weight: Array) -> Affine:
     first, k = fit_temperature(logits, target, weight), logits.shape[1]
     centre = np.concatenate([np.ones(k), np.zeros(k)])
 
-    def look(x: Array) -> tuple[float, Array, Array]:
+    def look(x: Array) -> Point:
         value, gradient, hessian = _along_vector(logits, first.temperature, target, weight, x)
         away = x - centre
         hessian[np.diag_indices(2 * k)] += 2 * k
         return value + k * float(away @ away), gradient + 2 * k * away, hessian
 
-    x, (value, gradient, hessian) = centre, look(centre)
+    def step(x: Array, at: Point) -> Array:
+        newton: Array = -scipy.linalg.solve(at[2], at[1], assume_a="pos")
+        return newton
+
+    x = _newton(centre, look, step)
+    return Affine(first.temperature, x[:k], x[k:])
+
+
+def _newton(
+    x: Array, look: Callable[[Array], Point], step_from: Callable[[Array, Point], Array]
+) -> Array:
+    """Steps down, each of them halved until it keeps its promise, until none promises anything."""
+    at = look(x)
     for _ in range(_MOST_STEPS):
-        step = -scipy.linalg.solve(hessian, gradient, assume_a="pos")
-        slope, length = float(gradient @ step), 1.0
-        if -slope <= _NEAR * abs(value):
-            x = x + step  # what it changes is below what values can tell
-            break
-        while (found := look(x + length * step))[0] > value + _ENOUGH * length * slope:
+        step = step_from(x, at)
+        slope, length = float(np.vdot(at[1], step)), 1.0
+        if -slope <= _NEAR * abs(at[0]):
+            return x + step  # what it changes is below what values can tell
+        while (found := look(x + length * step))[0] > at[0] + _ENOUGH * length * slope:
             length /= 2
             if length < _SHORTEST:
-                return Affine(first.temperature, x[:k], x[k:])
-        x, (value, gradient, hessian) = x + length * step, found
-    return Affine(first.temperature, x[:k], x[k:])
+                return x
+        x, at = x + length * step, found
+    return x
 
 
 def _along_vector(
@@ -326,7 +338,7 @@ def _pulled(objective: Objective, centre: Array, pull: Array) -> Array:
     )
     sample.feature_means = np.zeros(shape[1] - 1)  # as they are
 
-    def look(x: Array) -> tuple[float, Array]:
+    def look(x: Array) -> Point:
         value, gradient = objective.value_and_gradient(x)
         away = x - centre
         pulled = pull * away
@@ -337,21 +349,13 @@ def _pulled(objective: Objective, centre: Array, pull: Array) -> Array:
         product: Array = strength * objective.curvature_along(along) + pull * along
         return product.reshape(1, -1)
 
-    x, (value, gradient) = centre, look(centre)
-    for _ in range(_MOST_STEPS):
+    def step(x: Array, at: Point) -> Array:
         sample.value_and_gradient(x)
-        inverse = _inverse(sample, strength, pull)
-        g = gradient.reshape(1, -1)
-        step = conjugate_gradients(product, g, inverse(g), inverse, _LEAVE).direction.reshape(shape)
-        slope, length = dot(gradient, step), 1.0
-        if -slope <= _NEAR * abs(value):
-            return x + step  # what it changes is below what values can tell
-        while (found := look(x + length * step))[0] > value + _ENOUGH * length * slope:
-            length /= 2
-            if length < _SHORTEST:
-                return x
-        x, (value, gradient) = x + length * step, found
-    return x
+        inverse, g = _inverse(sample, strength, pull), at[1].reshape(1, -1)
+        found = conjugate_gradients(product, g, inverse(g), inverse, _LEAVE)
+        return found.direction.reshape(shape)
+
+    return _newton(centre, look, step)
 
 
 def _inverse(sample: Objective, strength: float, pull: Array) -> Inverse:

@@ -97,6 +97,19 @@ def read_batch(
     return Targets(every, index, weight)
 
 
+def of_target(scores: Array, target: Array) -> Array:
+    """What each row has in the column of its class: (N,) of (N, K)."""
+    own: Array = np.take_along_axis(scores, target[:, None], axis=1)[:, 0]
+    return own
+
+
+def shuffled_by_class(target: Array) -> NDArray[np.intp]:
+    """The rows, class by class, by chance within each."""
+    shuffled = np.random.RandomState(0).permutation(len(target))
+    by_class: NDArray[np.intp] = shuffled[np.argsort(target[shuffled], kind="stable")]
+    return by_class
+
+
 def columns_of(y: Array, k: int, classes: Any) -> tuple[Array, NDArray[np.int64]]:
     """The labels that K columns of scores stand for, and each row's column.
 

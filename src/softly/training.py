@@ -25,6 +25,7 @@ from softly.models import Model
 from softly.report import Evaluation, evaluate
 from softly.solvers.result import Pass
 from softly.tables import Schema
+from softly.targets import shuffled_by_class
 
 _BATCH = 65_536  # rows scored at a time
 _FOLDS = 5
@@ -220,12 +221,12 @@ def fit(
 
 def _kept_apart(target: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Rows to calibrate on, by chance: of every class its share, and never all of it."""
-    shuffled = np.random.RandomState(0).permutation(len(target))
-    by_class = shuffled[np.argsort(target[shuffled], kind="stable")]
     count = np.bincount(target)
     place = np.arange(len(target)) - np.repeat(np.cumsum(count) - count, count)
     kept = np.zeros(len(target), bool)
-    kept[by_class] = place < np.repeat((_CALIBRATED_ON * count).astype(np.intp), count)
+    kept[shuffled_by_class(target)] = place < np.repeat(
+        (_CALIBRATED_ON * count).astype(np.intp), count
+    )
     return kept
 
 
