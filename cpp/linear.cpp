@@ -232,12 +232,15 @@ void gradient_of(const T* x, ptrdiff_t stride, size_t features, const T* r, size
 
 // ---- features in memory ----
 
-template <class T> class DenseRows {
+// Rows, stored as X; what is not of the type computed in is copied into it, tile by tile, where it
+// stays in the cache from the scores to the gradient.
+template <class T, class X> class DenseRows {
  public:
   using Number = T;
 
   explicit DenseRows(const Layer& layer)
-      : x_(static_cast<const T*>(layer.x)), stride_(layer.stride), features_(layer.features) {}
+      : x_(static_cast<const X*>(layer.x)), stride_(layer.stride), features_(layer.features),
+        copy_(is_copied ? tile_rows() * copy_stride() : 0) {}
 
   static size_t width(size_t classes) {  // half a vector where that is enough
     const bool is_half = sizeof(T) == 4 && many_registers && 2 * classes <= native<T>;
@@ -247,23 +250,44 @@ template <class T> class DenseRows {
     const size_t fit = tile_bytes / (std::max<size_t>(features_, 1) * sizeof(T)) / 16 * 16;
     return std::clamp<size_t>(fit, 16, most_tile_rows);
   }
-  void scores(size_t start, size_t n, const T* w, size_t width, T* s) const {
-    scores_of(at(start), stride_, n, features_, w, width, s);
+  void scores(size_t start, size_t n, const T* w, size_t width, T* s) {
+    with_tile(start, n, true, [&](const T* x, ptrdiff_t stride) {
+      scores_of(x, stride, n, features_, w, width, s);
+    });
   }
-  // Sums are class by class, the intercepts' last.
-  void gradient(size_t start, size_t n, const T* r, size_t width, size_t classes,
-                double* g) const {
-    gradient_of(at(start), stride_, features_, r, width, classes, n, g, features_ + 1);
+  // Of the rows whose scores were asked for last. Sums are class by class, the intercepts' last.
+  void gradient(size_t start, size_t n, const T* r, size_t width, size_t classes, double* g) {
+    with_tile(start, n, false, [&](const T* x, ptrdiff_t stride) {
+      gradient_of(x, stride, features_, r, width, classes, n, g, features_ + 1);
+    });
     for (size_t i = 0; i < n; i++)
       for (size_t k = 0; k < classes; k++) g[k * (features_ + 1) + features_] += r[i * width + k];
   }
 
  private:
-  const T* at(size_t row) const { return x_ + ptrdiff_t(row) * stride_; }
+  static constexpr bool is_copied = !std::is_same_v<T, X>;
 
-  const T* x_;
+  // An odd number of lines of memory: rows that begin at the same place would push each other out.
+  size_t copy_stride() const {
+    constexpr size_t line = lane_bytes / sizeof(T);
+    return ((features_ + line - 1) / line | 1) * line;
+  }
+  template <class F> void with_tile(size_t start, size_t n, bool is_new, F f) {
+    const X* from = x_ + ptrdiff_t(start) * stride_;
+    if constexpr (is_copied) {
+      T* to = copy_;
+      for (size_t i = 0; is_new && i < n; i++)
+        std::copy_n(from + ptrdiff_t(i) * stride_, features_, to + i * copy_stride());
+      f(to, ptrdiff_t(copy_stride()));
+    } else {
+      f(from, stride_);
+    }
+  }
+
+  const X* x_;
   ptrdiff_t stride_;
   size_t features_;
+  Numbers<T> copy_;
 };
 
 template <class N> inline Vector<double> wide_at(const N* x) {
@@ -546,14 +570,16 @@ void curvature_of(const Layer& layer, const void* weights, const void* direction
   }
 }
 
-// f with the kind of rows that the layer has; those of floats may be worked on in doubles.
+// f with the kind of rows that the layer has; sparse doubles are not worked on in floats.
 template <class T, class X, class F> auto with_sparse_rows(const Layer& layer, F f) {
   if (layer.index_bytes == 4) return f(static_cast<SparseRows<T, int32_t, X>*>(nullptr));
   return f(static_cast<SparseRows<T, int64_t, X>*>(nullptr));
 }
 template <class T, class F> auto with_rows(const Layer& layer, F f) {
-  if (!layer.feature) return f(static_cast<DenseRows<T>*>(nullptr));
-  if (layer.number_bytes == 4) return with_sparse_rows<T, float>(layer, f);
+  const bool is_dense = !layer.feature, is_short = layer.number_bytes == 4;
+  if (is_dense && is_short) return f(static_cast<DenseRows<T, float>*>(nullptr));
+  if (is_dense) return f(static_cast<DenseRows<T, double>*>(nullptr));
+  if (is_short) return with_sparse_rows<T, float>(layer, f);
   if constexpr (sizeof(T) == 8) return with_sparse_rows<T, double>(layer, f);
   __builtin_unreachable();
 }

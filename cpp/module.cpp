@@ -563,9 +563,10 @@ class HeldLayer {
     require(x.dimensions() == 2 && x.size(1) == layer.features,
             "features need two axes, and weights a row for each feature and one");
     require(x.size(1) < 2 || x.stride(1) == 1, "the features of a row need to lie side by side");
-    require(x.wide() == wide_ && !layer.is_packed, "features and weights need one type");
+    require(!layer.is_packed, "the weights beside dense features are not padded");
     rows = x.size(0);
     layer.x = x.data();
+    layer.number_bytes = x.wide() ? 8 : 4;
     layer.stride = x.stride(0);
   }
   void hold_sparse(nb::handle x) {

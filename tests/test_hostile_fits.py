@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
 
 import softly
+from softly import objective
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(200, 5))
@@ -42,6 +43,8 @@ def rare(label=1):
         (X[:2], [0, 1]),
         (X, np.r_[7, Y[1:]]),
         (WIDE, Y[:30]),
+        (WIDE.astype(np.float32), Y[:30]),
+        (X.astype(np.float32), APART),
         (MANY, rare()),
         (MANY, np.sort(rng.integers(0, 5, len(MANY)))),
         (sp.csr_array(X * (X > 1)), Y),
@@ -49,7 +52,8 @@ def rare(label=1):
         (X * [1e8, 1, 1, 1e-8, 1], Y),
     ],
 )
-def test_an_answer_with_its_certificate(features, y, C):
+def test_an_answer_with_its_certificate(features, y, C, monkeypatch):
+    monkeypatch.setattr(objective, "_LITTLE", 0)  # float32 where that can be
     """Without a warning: within the tolerance, by proof unless there is no penalty."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")

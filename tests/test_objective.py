@@ -117,7 +117,6 @@ def test_a_sample_has_the_same_C():
 def test_float32_features_can_be_worked_on_in_float64(make, soft, kept, monkeypatch):
     if not kept:
         monkeypatch.setattr(objective, "_KEPT_BYTES", 0)
-    monkeypatch.setattr(passes, "_PRECISE_BYTES", 300)
     X, y, weight, rng = problem(4)
     X, y = X.astype(np.float32), rng.dirichlet(np.ones(4), size=len(X)).astype("f") if soft else y
     kinds = {"weight": weight, "l2": 0.3, "fit_intercept": True}
@@ -234,3 +233,70 @@ def test_blas_is_limited_from_any_thread():
     other.join()
     assert set(seen) == {1}
     assert [pool["num_threads"] for pool in blas._blas().info()] == before
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("features", [3, 40, 300])
+def test_float64_features_can_be_worked_on_in_float32(soft, kept, features, monkeypatch):
+    monkeypatch.setattr(objective, "_LITTLE", 0)
+    monkeypatch.setattr(passes, "_STRIPE_BYTES", 1 << 30)  # one, whatever the type
+    if not kept:
+        monkeypatch.setattr(objective, "_KEPT_BYTES", 0)
+    X, y, weight, rng = problem(4, rows=700)
+    X = rng.normal(size=(700, features))
+    y = rng.dirichlet(np.ones(4), size=700) if soft else y
+    kinds = {"weight": weight, "l2": 0.3, "fit_intercept": True}
+    made = Objective(X, y, 4, **kinds)
+    narrow = Objective(X.astype("f"), y, 4, **kinds)
+    at, along = rng.normal(size=made.shape), rng.normal(size=made.shape)
+    exact = made.value_and_gradient(at), made.curvature_along(along)
+    made.work_roughly()
+    assert made.is_rounded == made.is_rough == (not soft)  # soft targets would be a second copy
+    rough, expected = made.value_and_gradient(at), narrow.value_and_gradient(at)
+    if not soft:  # to the last bit what the features in float32 give
+        assert rough[0] == expected[0]
+        np.testing.assert_array_equal(rough[1], expected[1])
+        curved = made.curvature_along(along), narrow.curvature_along(along)
+        np.testing.assert_array_equal(*curved)
+        assert np.abs(curved[0] - exact[1]).max() > 1e-12
+        sample = made.sample(np.arange(0, 700, 2))
+        assert sample.features.dtype == np.float32
+    made.work_precisely()
+    again = made.value_and_gradient(at), made.curvature_along(along)
+    assert again[0][0] == exact[0][0]
+    np.testing.assert_array_equal(again[0][1], exact[0][1])
+    np.testing.assert_array_equal(again[1], exact[1])
+
+
+@pytest.mark.parametrize(
+    ("column", "may_be"),
+    [
+        ([1e16, 0.0, 1.0, 2.0], False),
+        ([1e-200, 0.0, 2e-200, 0.0], False),
+        ([1e6, 1e6 + 1, 1e6 + 2, 1e6], False),
+        ([-1e6, -1e6 - 1, -1e6 + 2, -1e6], False),
+        ([0.1, 0.1, 0.1, 0.1], True),
+        ([0.0, 0.0, 0.0, 0.0], True),
+        ([1990.0, 2024.5, 2000.0, 2001.0], True),
+    ],
+)
+def test_float64_stays_where_float32_would_not_tell_rows_apart(column, may_be, monkeypatch):
+    monkeypatch.setattr(objective, "_LITTLE", 0)
+    X = np.stack([np.arange(4.0), column], axis=1)
+    made = Objective(X, np.array([0, 1, 0, 1]), 2, weight=None, l2=0.1, fit_intercept=True)
+    made.work_roughly()
+    assert made.is_rounded == may_be
+    assert made.dtype == (np.float32 if may_be else np.float64)
+    monkeypatch.setattr(objective, "_LITTLE", X.nbytes + 1)
+    little = Objective(X, np.array([0, 1, 0, 1]), 2, weight=None, l2=0.1, fit_intercept=True)
+    little.work_roughly()
+    assert not little.is_rounded
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_extremes_are_those_of_each_column(rows):
+    X = np.random.default_rng(0).normal(size=(rows, 129)) * np.arange(129)
+    low, high = objective.extremes(X)
+    np.testing.assert_array_equal(low, X.min(axis=0))
+    np.testing.assert_array_equal(high, X.max(axis=0))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from softly import passes
 from softly.certificate import ClassMeans, duality_gap
+from softly.kernels import threads
 from softly.passes import Rows
 
 Array = NDArray[Any]
@@ -17,6 +18,10 @@ Array = NDArray[Any]
 _KEPT_BYTES = 1 << 24  # of probabilities
 _HELD_BYTES, _COPIES = 1 << 26, 8
 _MEAN_ROWS = 1 << 10
+_BLOCK = 1 << 15  # numbers that are in the cache
+# Of features that may be rounded to float32: bytes of them all; their size, and how far their
+# numbers are apart as a part of it.
+_LITTLE, _LARGEST, _LEAST_SPREAD = 1 << 21, 1e15, 1e-4
 
 
 class Objective:
@@ -55,7 +60,9 @@ class Objective:
         At the last point asked for, of rows that have weight; None where they would take more than
         16 MiB.
     precise : bool
-        Whether values and gradients of float32 features are worked on in float64.
+        Whether values and gradients are worked on in float64, whatever the features are.
+    dtype : numpy.dtype
+        What all else is worked on in: the features' type, unless another was asked for.
     """
 
     def __init__(
@@ -75,20 +82,19 @@ class Objective:
         self.l1 = l1
         self.fit_intercept = fit_intercept
         self.n_rows, self.n_features = X.shape
-        self.dtype = X.dtype
         self.n_passes = 0.0
         self.precise = False
         self.features = X
         self.feature_count = X.size if isinstance(X, np.ndarray) else X.nnz
         self.feature_bytes = self.feature_count * X.dtype.itemsize
         self.target = target if target.ndim == 1 else target.astype(X.dtype, copy=False)
-        self.weight = None if weight is None else weight.astype(X.dtype)
         self._weight = weight
-        kept = self.n_rows <= most_rows_kept(self)
-        rows = Rows(X, self.target, n_classes, weight, self.weight, by_column)
-        self.total_weight = rows.total_weight
-        self._passes = passes.over(rows, kept)
-        self.probabilities = np.empty((self.n_rows, n_classes), X.dtype) if kept else None
+        self._rows = Rows(X, self.target, n_classes, weight, by_column)
+        self.total_weight = self._rows.total_weight
+        self.dtype = X.dtype
+        self._keeps = self.n_rows <= most_rows_kept(self)
+        self._work_in(X.dtype)
+        self._passes = passes.over(self._rows, self._keeps)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -107,6 +113,49 @@ class Objective:
         of_features = 8 * d * d if isinstance(self.features, np.ndarray) else 0
         return _HELD_BYTES + _COPIES * 8 * k * d + of_features
 
+    def work_roughly(self) -> None:
+        """Work in float32 until `work_precisely`, as is enough far from the minimum.
+
+        In float64 where the features are and float32 would not tell them apart.
+        """
+        self.precise = False
+        if self._rough_type != self.dtype:
+            self._work_in(self._rough_type)
+
+    def work_precisely(self) -> None:
+        """Values and gradients in float64, and all else in the features' type."""
+        self.precise = True
+        if self.dtype != self.features.dtype:
+            self._work_in(self.features.dtype)
+
+    def work_in_full(self) -> None:
+        """All in float64, but that sparse features keep their type."""
+        self.precise = True
+        if not self.is_full:
+            self._work_in(np.float64)
+
+    def work_as(self, other: Objective) -> None:
+        """As precisely as another objective, whose rows are some of these or more."""
+        self.precise = other.precise
+        if self.dtype != other.dtype:
+            self._work_in(other.dtype)
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether values are rougher than float64."""
+        return not self.precise and self.dtype == np.float32
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing can be worked on more precisely."""
+        is_sparse = not isinstance(self.features, np.ndarray)
+        return self.precise and (is_sparse or self.dtype == np.float64)
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether values are not even of the features as they are."""
+        return not self.precise and bool(self.dtype != self.features.dtype)
+
     def value_and_gradient(self, parameters: Array) -> tuple[float, Array]:
         """F and its gradient, float64, at parameters of `shape`: one pass over the data."""
         mean = self._of_penalty(parameters)
@@ -122,7 +171,7 @@ class Objective:
         In the type of the direction, float64 or that of the features.
         """
         mean = self._of_penalty(direction)
-        self._passes.curvature(direction, mean, self.probabilities)
+        self._passes.curvature(direction, mean, self.probabilities, self.dtype)
         self.n_passes += 1
         return mean
 
@@ -131,8 +180,11 @@ class Objective:
         weight = None if self._weight is None else np.ascontiguousarray(self._weight[rows])
         target = np.ascontiguousarray(self.target[rows])
         total = float(len(target) if weight is None else weight.sum())
-        return Objective(
-            self.features[rows],
+        features = self.features[rows]
+        if not isinstance(rows, slice):  # a copy in any case
+            features = features.astype(self.dtype, copy=False)
+        sample = Objective(
+            features,
             target,
             self.n_classes,
             weight=weight,
@@ -140,6 +192,8 @@ class Objective:
             l1=self.l1 * self.total_weight / total,
             fit_intercept=self.fit_intercept,
         )
+        sample._work_in(self.dtype)
+        return sample
 
     def columns(self, which: NDArray[np.intp]) -> Objective:
         """The same with some of the features: those of the others have coefficients of 0."""
@@ -161,6 +215,27 @@ class Objective:
             means = self.class_means
             of_some.class_means = ClassMeans(means.frequency, means.features[:, which])
         return of_some
+
+    def _work_in(self, dtype: Any) -> None:
+        self.dtype = np.dtype(dtype)
+        self.weight = self._rows.weight_as(dtype)
+        shape = self.n_rows, self.n_classes
+        self.probabilities = np.empty(shape, dtype) if self._keeps else None
+
+    @cached_property
+    def _rough_type(self) -> np.dtype[Any]:
+        """float32, if much is gained and each feature still tells the rows apart in it."""
+        X = self.features
+        own: np.dtype[Any] = X.dtype
+        is_dense = isinstance(X, np.ndarray) and self.target.ndim == 1
+        if not is_dense or own == np.float32 or self.feature_bytes < _LITTLE:
+            return own
+        self.n_passes += 1
+        low, high = extremes(X)
+        size = np.maximum(-low, high)
+        is_constant, is_far = high == low, high - low < _LEAST_SPREAD * size
+        is_sound = (size <= _LARGEST) & ((size >= 1 / _LARGEST) | (size == 0))
+        return np.dtype(np.float32) if (is_sound & (is_constant | ~is_far)).all() else own
 
     def relative_gap(self, parameters: Array, value: float, gradient: Array) -> float:
         """A proven bound on how far F is above its minimum, as a part of F."""
@@ -205,13 +280,14 @@ class Objective:
 
     @cached_property
     def feature_means(self) -> Array:
-        """The weighted means of dense features, in their type."""
+        """The weighted means of dense features, as sums in their type give them, in float64."""
+        X = self.features
         weight = np.ones(self.n_rows) if self._weight is None else self._weight
         sums = np.zeros(self.n_features)
         for start in range(0, self.n_rows, _MEAN_ROWS):
             some = slice(start, start + _MEAN_ROWS)
-            sums += weight[some].astype(self.dtype) @ self.features[some]
-        means: Array = (sums / self.total_weight).astype(self.dtype)
+            sums += weight[some].astype(X.dtype) @ X[some]
+        means: Array = sums / self.total_weight
         return means
 
     @cached_property
@@ -220,7 +296,8 @@ class Objective:
         X = self.features
         if isinstance(X, np.ndarray):
             means = self.feature_means if self.fit_intercept else 0
-            sizes = np.maximum(X.max(axis=0) - means, means - X.min(axis=0))
+            low, high = extremes(X)
+            sizes = np.maximum(high - means, means - low)
         else:
             sizes = abs(X).max(axis=0).todense()
         return np.asarray(sizes, np.float64).ravel()
@@ -234,6 +311,18 @@ class Objective:
     def square_sums(self, slopes: Array) -> Array:
         """Sums of each row's slopes (N, K) times the squares of its features: (K, D)."""
         return self._passes.square_sums(slopes)
+
+
+def extremes(X: Array) -> tuple[Array, Array]:
+    """The least and the largest number of each column."""
+    step = max(1, _BLOCK // X.shape[1])
+
+    def of_block(start: int) -> Array:
+        some = X[start : start + step]
+        return np.stack([some.min(axis=0), some.max(axis=0)])
+
+    found = np.stack(threads.each(of_block, range(0, len(X), step)))
+    return found[:, 0].min(axis=0), found[:, 1].max(axis=0)
 
 
 def most_rows_kept(objective: Objective) -> int:

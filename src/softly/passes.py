@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ _STRIPE_BYTES = 1 << 18  # of features, at least
 _SUM_BYTES = 1 << 25  # of the stripes' gradients together
 _FEWEST_STRIPES, _MOST_STRIPES = 4, 32
 _ROWS_A_CLASS = 4  # of a stripe: fewer are not worth adding up its gradient
-_PRECISE_BYTES = 1 << 20  # of features made float64 at once
+_BLOCK_BYTES = 1 << 20  # of features in float64, at once
 _COLUMN_BYTES = 1 << 25  # of a copy of sparse features
 _PIECES = 16
 
@@ -42,8 +42,6 @@ class Rows:
     target : ndarray, shape (N,) of int64 or (N, K)
     n_classes : int
     weight : ndarray of float64, shape (N,), or None
-    rough_weight : ndarray of the features' type, shape (N,), or None
-        The same.
     by_column : CSC matrix or None
         Sparse features, if that is known.
     """
@@ -52,7 +50,6 @@ class Rows:
     target: Array
     n_classes: int
     weight: NDArray[np.float64] | None
-    rough_weight: Array | None
     by_column: Any = None
 
     @cached_property
@@ -65,7 +62,11 @@ class Rows:
         return target if target.ndim == 1 else target.astype(dtype, copy=False)
 
     def weight_as(self, dtype: Any) -> Array | None:
-        return self.weight if dtype == np.float64 else self.rough_weight
+        return self.weight if dtype == np.float64 else self._short_weight
+
+    @cached_property
+    def _short_weight(self) -> Array | None:
+        return None if self.weight is None else self.weight.astype(np.float32)
 
 
 class Stripes:
@@ -82,26 +83,37 @@ class Stripes:
     ) -> float:
         """The mean loss; adds its gradient to `mean`, and keeps each row's probabilities."""
         rows = self._rows
-        weights = self._by_feature(parameters, dtype)
-        self._at = weights.astype(rows.features.dtype, copy=False)
-        if dtype != rows.features.dtype and not self.is_by_feature:
-            found = self._of_stripes(partial(self._precise_loss, weights, probabilities))
-        else:
-            p = None if probabilities is None else _of_type(probabilities, dtype)
-            found = self._of_stripes(partial(self._loss, weights, rows.target_as(dtype), p))
-            if probabilities is not None and p is not probabilities:
-                probabilities[:] = p
+        self._at = weights = self._by_feature(parameters, dtype)
+        weight = rows.weight_as(dtype)
+
+        def work(start: int, stop: int) -> tuple[float, Array]:
+            # Of these rows alone, so that little is held in two types.
+            some = slice(start, stop)
+            kept = None if probabilities is None else probabilities[some]
+            p = None if kept is None else _of_type(kept, dtype)
+            found: tuple[float, Array] = kernels.linear_loss(
+                *(_rows_of(rows.features, start, stop), weights, rows.target_as(dtype, some)),
+                *(None if weight is None else weight[some], 0, stop - start, p),
+            )
+            if p is not kept:
+                kept[:] = p  # type: ignore[index]
+            return found
+
+        found = self._of_stripes(work)
         self._add_up([slope for _, slope in found], mean)
         return float(sum(loss for loss, _ in found)) / rows.total_weight
 
-    def curvature(self, direction: Array, mean: Array, probabilities: Array | None) -> None:
+    def curvature(
+        self, direction: Array, mean: Array, probabilities: Array | None, dtype: Any
+    ) -> None:
         """Adds the mean loss's Hessian, at the last point, times a direction."""
-        rows = self._rows
-        along = self._by_feature(direction, rows.features.dtype)
+        rows, along = self._rows, self._by_feature(direction, dtype)
+        at = None if self._at is None else self._at.astype(dtype, copy=False)
+        weight = rows.weight_as(dtype)
 
         def work(start: int, stop: int) -> Array:
             product: Array = kernels.linear_curvature(
-                *(rows.features, self._at, along, rows.rough_weight, start, stop, probabilities)
+                *(rows.features, at, along, weight, start, stop, probabilities)
             )
             return product
 
@@ -130,37 +142,6 @@ class Stripes:
         weights[: parameters.shape[1], -len(parameters) :] = parameters.T
         return weights
 
-    def _loss(
-        self, weights: Array, target: Array, probabilities: Array | None, start: int, stop: int
-    ) -> tuple[float, Array]:
-        rows = self._rows
-        weight = rows.weight_as(weights.dtype)
-        found: tuple[float, Array] = kernels.linear_loss(
-            *(rows.features, weights, target, weight, start, stop, probabilities)
-        )
-        return found
-
-    def _precise_loss(
-        self, weights: Array, probabilities: Array | None, start: int, stop: int
-    ) -> tuple[float, Array]:
-        """In float64, of float32 features: some rows at a time."""
-        rows, k = self._rows, self._rows.n_classes
-        value, gradient = 0.0, np.zeros(weights.shape[::-1])
-        step = max(1, _PRECISE_BYTES // (8 * max(weights.shape)))
-        for a in range(start, stop, step):
-            b = min(a + step, stop)
-            p = None if probabilities is None else np.empty((b - a, k))
-            weight = None if rows.weight is None else rows.weight[a:b]
-            target = rows.target_as(np.float64, slice(a, b))
-            loss, slope = kernels.linear_loss(
-                rows.features[a:b].astype(np.float64), weights, target, weight, 0, b - a, p
-            )
-            value += loss
-            gradient += slope
-            if probabilities is not None:
-                probabilities[a:b] = p
-        return value, gradient
-
     def _of_stripes(self, work: Callable[[int, int], Any]) -> list[Any]:
         return _in_pieces(work, self._stripes)
 
@@ -181,7 +162,7 @@ class Stripes:
         X, k = self._rows.features, self._rows.n_classes
         count = X.size if isinstance(X, np.ndarray) else X.nnz
         frequency, features = np.zeros(k), np.zeros((k, X.shape[1]))
-        step = max(1, int(_PRECISE_BYTES // (8 * count / X.shape[0] + 1)))
+        step = max(1, int(_BLOCK_BYTES // (8 * count / X.shape[0] + 1)))
         for a in range(start, stop, step):
             some = slice(a, min(a + step, stop))
             target = _weighted_targets(self._rows, some)
@@ -243,14 +224,17 @@ class Columns:
         self._gather(slopes, mean)
         return float(sum(losses)) / rows.total_weight
 
-    def curvature(self, direction: Array, mean: Array, probabilities: Array | None) -> None:
+    def curvature(
+        self, direction: Array, mean: Array, probabilities: Array | None, dtype: Any
+    ) -> None:
         """Adds the mean loss's Hessian, at the last point, times a direction."""
         rows, slopes = self._rows, self._slopes
         self._pack(direction, self._weights)
+        weight = rows.weight_as(dtype)
 
         def work(start: int, stop: int) -> None:
             kernels.linear_slopes_along(
-                *(rows.features, self._weights, rows.n_classes, rows.rough_weight, start, stop),
+                *(rows.features, self._weights, rows.n_classes, weight, start, stop),
                 *(slopes, probabilities),
             )
 
@@ -314,6 +298,15 @@ class Columns:
 def over(rows: Rows, keeps: bool) -> Stripes | Columns:
     """The passes that suit the features, and whether a number for each row and class is kept."""
     return Columns(rows) if keeps and Columns.suit(rows) else Stripes(rows)
+
+
+def _rows_of(X: Any, start: int, stop: int) -> Any:
+    """Some of the rows, whose numbers stay where they are."""
+    if isinstance(X, np.ndarray):
+        return X[start:stop]
+    first, last = X.indptr[start], X.indptr[stop]
+    parts = X.data[first:last], X.indices[first:last], X.indptr[start : stop + 1] - first
+    return sp.csr_matrix(parts, shape=(stop - start, X.shape[1]), copy=False)
 
 
 def _of_type(array: Array, dtype: Any) -> Array:

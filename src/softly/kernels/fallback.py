@@ -231,7 +231,7 @@ def linear_curvature(
             p = probabilities[rows]
         else:
             assert weights is not None
-            p = x[rows] @ weights[:-1] + weights[-1]
+            p = x[rows].astype(weights.dtype, copy=False) @ weights[:-1] + weights[-1]
             softmax(p, p, (1,), 1.0, None)
         some = None if weight is None else weight[rows]
         _add_gradient(x[rows], _slopes_along(x[rows], direction, some, p), product)
@@ -345,7 +345,7 @@ def _slopes(
     x: Any, weights: Array, target: Array, weight: Array | None, probabilities: Array | None
 ) -> tuple[float, Array]:
     """The sum of weighted losses, and what each score adds to it."""
-    scores = x @ weights[:-1] + weights[-1]
+    scores = x.astype(weights.dtype, copy=False) @ weights[:-1] + weights[-1]
     index, soft = (target[:, None], None) if target.ndim == 1 else (None, target)
     scale = 1.0 if weight is None else weight
     slope, loss = np.empty_like(scores), np.empty(len(scores), scores.dtype)
@@ -356,7 +356,7 @@ def _slopes(
 
 
 def _slopes_along(x: Any, direction: Array, weight: Array | None, p: Array) -> Array:
-    slope: Array = x @ direction[:-1] + direction[-1]
+    slope: Array = x.astype(direction.dtype, copy=False) @ direction[:-1] + direction[-1]
     softmax_vjp(p, slope, slope, (1,), 1.0, None)
     return slope if weight is None else slope * weight[:, None]
 

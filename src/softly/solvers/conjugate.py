@@ -77,7 +77,8 @@ def conjugate_gradients(
         part += image[:, some]
 
     products = 0
-    while products < _MOST_PRODUCTS:
+    # Of a gradient that is rounding alone, an inverse may say less than nothing.
+    while first > 0 and products < _MOST_PRODUCTS:
         products += 1
         curved = product(along)
         curvature = sum(threads.each(partial(bend, curved), pieces))

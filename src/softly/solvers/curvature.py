@@ -83,10 +83,15 @@ class Curvature:
             self._recycled = Recycled()
             self._take_more_rows()
         if self._sample is not self._objective:
+            self._sample.work_as(self._objective)
             self._sample.value_and_gradient(parameters)
         self._inverse = None  # before there are two
         self._inverse = self._kind.make(self._sample)
         self._spent, self._patience = 0.0, 1.0
+
+    def forget(self) -> None:
+        """Make the inverse again: this one was of no use."""
+        self._inverse, self._recycled = None, Recycled()
 
     def _take_more_rows(self) -> None:
         """A larger sample, if the preconditioner wants one."""

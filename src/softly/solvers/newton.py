@@ -31,6 +31,7 @@ _MOST_SAMPLE_STEPS = 25
 _LOOSEST = 0.3  # how much of the gradient conjugate gradients may leave
 _MOST_INTERCEPT_STEPS = 3
 _SURELY = 0.1  # of the tolerance: as near as this by Newton's own measure
+_SURE = 1e-4  # a mean loss, and so a mean of 1 - p: float32 tells that from 0 by three digits
 _LEAST_TOL = 1e-9  # is reached where rounding hides any further progress
 _MOST_BLIND_STEPS = 8
 _POOR, _GOOD, _GROWS = 0.25, 0.75, 4.0  # parts of what a step promised; times its length
@@ -59,6 +60,7 @@ def newton(
     penalty. What a fit under another penalty learnt of the `curvature` takes their place.
     """
     with one_blas_thread:  # its own threads wait for each other at every small product
+        objective.work_roughly()
         parameters, read = objective.laid_out(centred(start)), 0.0
         if curvature is None or not objective.l2:
             curvature, parameters, read = _begin(objective, parameters, max_iter)
@@ -66,6 +68,9 @@ def newton(
             curvature.go_on()
         descent = _Descent(objective, curvature, parameters, on_pass, read)
         converged = descent.run(tol, max_iter, proof)
+        if objective.is_rounded:  # what is told of the end is of the features as they are
+            descent.look_precisely()
+            converged = descent.run(tol, max_iter, proof)
         gap = descent.gap()
         return Result(
             parameters=descent.parameters,
@@ -168,9 +173,12 @@ class _Descent:
         while not self._is_near(tol):
             if not proof and self._ends(tol * self.value):
                 return True
-            if proof and self.promised <= _SURELY * tol * self.value and self._is_rough():
+            if self.value < _SURE and not self.objective.is_full:
+                self._in_full()
+                continue
+            if proof and self.promised <= _SURELY * tol * self.value and self.objective.is_rough:
                 # What is left is to prove it, and float32 may hide that.
-                self._more_precisely()
+                self.look_precisely()
                 continue
             if self._cheap_gap() <= tol and self._settle_intercepts(tol):
                 return True
@@ -187,10 +195,10 @@ class _Descent:
         slope = dot(self.gradient, newton.direction)
         self.promised = np.inf if newton.is_cut else -slope / 2
         if not slope < 0:
-            return self._more_precisely()
+            return self._in_full()
         found = self._search(newton.direction, slope)
         if found is None:
-            return self._more_precisely()
+            return self._in_full()
         self.missed = newton.missed + abs(self.value - found.value - self.promised)
         self._trust(newton, found)
         self.parameters, self.value, self.gradient = found.parameters, found.value, found.gradient
@@ -217,6 +225,8 @@ class _Descent:
         if self.promised > tol * self.value:
             # Separated classes have no minimum without a penalty, but no loss is below 0.
             return unpenalised and self.value <= tol * np.log(self.objective.n_classes)
+        if self.objective.is_rounded:
+            return False  # it would have to be proven again
         if decrement.is_affordable(self.objective):
             gap = decrement.relative_gap(self.objective, self.value, self.gradient)
             self._gap = min(self.gap(), gap)
@@ -243,7 +253,7 @@ class _Descent:
         """Newton's, as nearly as it pays."""
         inverse = self._curvature.inverse(self.parameters)
         image = centred(inverse(self.gradient))
-        size = float(np.sqrt(dot(self.gradient, image)))
+        size = float(np.sqrt(max(dot(self.gradient, image), np.finfo(float).tiny)))
         self._first_size = self._first_size or size
         leave = min(_LOOSEST, float(np.sqrt(size / self._first_size)))
         if 0 < tol < (gap := self._cheap_gap()) < np.inf:  # what is left must be proven too
@@ -322,20 +332,28 @@ class _Descent:
         foot = -slope * length / (2 * (value - self.value - slope * length))
         return min(max(foot, 0.1), 0.5)
 
-    def _more_precisely(self) -> bool:
-        """Go on in float64, if this was float32; False if there is nothing more precise."""
-        was_rough = self._is_rough()
-        self.objective.precise = True
+    def look_precisely(self) -> None:
+        """At where it is, in float64."""
+        self.objective.work_precisely()
+        self._look_again()
+
+    def _in_full(self) -> bool:
+        """Go on in float64 alone; False if it was so."""
+        was_full = self.objective.is_full
+        if not was_full:
+            self.objective.work_in_full()
+            self._curvature.forget()
+            self._blind_steps, self._radius, self.promised = 0, np.inf, np.inf
+        self._look_again()
+        return not was_full
+
+    def _look_again(self) -> None:
         self.value, self.gradient = self._evaluate(self.parameters)
         self._gap = None
-        return was_rough
-
-    def _is_rough(self) -> bool:
-        return not self.objective.precise and self.objective.dtype == np.float32
 
     def _rounding(self) -> float:
         """How far values may differ by rounding alone."""
-        dtype = np.float64 if self.objective.precise else self.objective.dtype
+        dtype = np.float32 if self.objective.is_rough else np.float64
         return 64 * float(np.finfo(dtype).eps) * abs(self.value)
 
 

@@ -170,7 +170,7 @@ def kronecker(objective: Objective) -> Inverse:
 
     As K-FAC does (Martens and Grosse, 2015); the penalty is added in the factors' eigenvectors.
     """
-    k, d = objective.shape
+    (k, d), dtype = objective.shape, objective.dtype
 
     def add(x: Array, p: Array, weight: Array, classes: Array, features: Array) -> None:
         weighted = weight * p
@@ -180,18 +180,18 @@ def kronecker(objective: Objective) -> Inverse:
         features += half.T @ half  # of one matrix with itself: half the work
 
     # What is only near the inverse needs no more digits than the features have.
-    classes, features = sums_of_rows(objective, add, (k, k), (d, d), kept=objective.dtype)
+    classes, features = sums_of_rows(objective, add, (k, k), (d, d), kept=dtype)
     values, vectors = np.linalg.eigh(classes.astype(np.float64) / objective.total_weight)
-    features /= max(classes.trace(), np.finfo(objective.dtype).tiny)
+    features /= max(classes.trace(), np.finfo(dtype).tiny)
     # In place: D x D is the largest thing here.
     lengths, axes = scipy.linalg.eigh(features.T, driver="evd", overwrite_a=True)
     curvature = np.outer(np.maximum(values, 0), np.maximum(lengths, 0).astype(np.float64))
-    floor = _floor(curvature, float(np.finfo(objective.dtype).eps))
-    vectors, axes = (x.astype(objective.dtype) for x in (vectors, axes))
+    floor = _floor(curvature, float(np.finfo(dtype).eps))
+    vectors, axes = (x.astype(dtype) for x in (vectors, axes))
 
     def inverse(g: Array) -> Array:
-        small = g.astype(objective.dtype, copy=False)
-        share = (1 / (curvature + max(objective.l2, floor))).astype(objective.dtype)
+        small = g.astype(dtype, copy=False)
+        share = (1 / (curvature + max(objective.l2, floor))).astype(dtype)
         product: Array = vectors @ ((vectors.T @ small @ axes) * share) @ axes.T
         return product.astype(g.dtype, copy=False)
 
@@ -248,6 +248,7 @@ def sums_of_rows(
     edges = np.linspace(0, n, count + 1).astype(int)
     widest = max(max(shape) for shape in (objective.shape, *shapes))
     step = max(1, min(_BLOCK, _BLOCK_NUMBERS // widest))
+    means = objective.feature_means if objective.fit_intercept else np.zeros(0)
 
     def stripe(i: int) -> None:
         for start in range(edges[i], edges[i + 1], step):
@@ -257,7 +258,7 @@ def sums_of_rows(
             p = every[some, -k:].astype(x.dtype, copy=False)
             if objective.fit_intercept:
                 ones = np.ones((len(x), 1), x.dtype)
-                x = np.concatenate([x - objective.feature_means, ones], axis=1)
+                x = np.concatenate([x - means.astype(x.dtype), ones], axis=1)
             weight = np.ones(1, x.dtype) if objective.weight is None else objective.weight[some]
             add(x, p, weight[:, None], *sums[i])
 

@@ -256,7 +256,7 @@ class Model:
             some = features[start : start + most]
             x = o.features[:, some]
             if o.fit_intercept:
-                x = x - o.feature_means[some]
+                x = x - o.feature_means[some].astype(x.dtype)
                 if start == 0:
                     x = np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
             if x.shape[1]:
@@ -298,7 +298,7 @@ def _mean_squares(objective: Objective) -> Array:
         sums = np.zeros(o.n_features)
         for start in range(0, o.n_rows, _SOME_ROWS):
             x = X[start : start + _SOME_ROWS]
-            x = x - o.feature_means if o.fit_intercept else x
+            x = x - o.feature_means.astype(x.dtype) if o.fit_intercept else x
             sums += weight[start : start + _SOME_ROWS] @ (x * x)
     squares: Array = sums / o.total_weight
     return squares
