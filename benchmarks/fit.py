@@ -32,6 +32,7 @@ IN_ALL = 1.5  # limits that all fits of one sweep may take together
 QUICK = 2.0  # seconds of a fit that is measured three times
 REPEATS = 3
 FINER = 2  # bisections between a tolerance that missed a gap and one that reached it
+LOOSER, LOOSEST = 100, 1e9  # times, up to: tolerances beyond the loosest
 STALLED = 7  # fits that end at the same objective, whatever the tolerance
 
 ENOUGH = "enough"  # was tried of one contender
@@ -147,7 +148,10 @@ def contenders(case: Case) -> tuple[list[int], list[tuple[Contender, str]]]:
 
 
 def sweep(contender: Contender, worker: Worker, optimum: float, limit: float) -> Json:
-    """One fit for each tolerance, until the least gap is reached or there is no hope for it."""
+    """One fit for each tolerance, until the least gap is reached or there is no hope for it.
+
+    Where the loosest one reaches the bar's gap already, so may one that is looser.
+    """
     found: Json = {"efforts": [], "ended": worker.trouble, "limit": limit}
     efforts: list[Json] = found["efforts"]
     for tolerance in () if worker.trouble else contender.tolerances:
@@ -156,6 +160,11 @@ def sweep(contender: Contender, worker: Worker, optimum: float, limit: float) ->
         stalled = len(last) == STALLED and len(set(last)) == 1
         if found["ended"] or stalled or last[-1] <= near(optimum, min(GAPS)):
             break
+    looser = max(contender.tolerances, default=0.0)
+    while efforts and seconds_of(BAR_GAP, efforts[0], optimum) is not None and looser < LOOSEST:
+        looser *= LOOSER
+        tried(worker, looser, efforts, optimum, limit)
+        efforts.sort(key=lambda effort: -effort["tolerance"])
     if not worker.trouble and CRASH not in found["ended"]:
         refine(worker, efforts, optimum, limit)
     return found

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from softly import passes
 from softly.certificate import ClassMeans, duality_gap
+from softly.functions import softmax
 from softly.kernels import threads
 from softly.passes import Rows
 
@@ -91,10 +92,8 @@ class Objective:
         self._weight = weight
         self._rows = Rows(X, self.target, n_classes, weight, by_column)
         self.total_weight = self._rows.total_weight
-        self.dtype = X.dtype
-        self._keeps = self.n_rows <= most_rows_kept(self)
         self._work_in(X.dtype)
-        self._passes = passes.over(self._rows, self._keeps)
+        self._passes = passes.over(self._rows, self.probabilities is not None)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -175,6 +174,13 @@ class Objective:
         self.n_passes += 1
         return mean
 
+    def probabilities_of(self, rows: slice, features: Array) -> Array:
+        """Of some rows at the last point asked for, in the type of these features of theirs."""
+        if self.probabilities is not None:
+            return self.probabilities[rows].astype(features.dtype, copy=False)
+        p: Array = softmax(self._passes.scores(features), axis=1)
+        return p
+
     def sample(self, rows: NDArray[np.intp] | slice) -> Objective:
         """The same ``C`` for some of the rows; a slice of dense features is not copied."""
         weight = None if self._weight is None else np.ascontiguousarray(self._weight[rows])
@@ -192,7 +198,8 @@ class Objective:
             l1=self.l1 * self.total_weight / total,
             fit_intercept=self.fit_intercept,
         )
-        sample._work_in(self.dtype)
+        if sample.dtype != self.dtype:
+            sample._work_in(self.dtype)
         return sample
 
     def columns(self, which: NDArray[np.intp]) -> Objective:
@@ -219,8 +226,10 @@ class Objective:
     def _work_in(self, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
         self.weight = self._rows.weight_as(dtype)
-        shape = self.n_rows, self.n_classes
-        self.probabilities = np.empty(shape, dtype) if self._keeps else None
+        self.probabilities: Array | None = None  # before there are two
+        shape, keeps = (self.n_rows, self.n_classes), self.n_rows <= most_rows_kept(self)
+        if keeps:
+            self.probabilities = np.empty(shape, dtype)
 
     @cached_property
     def _rough_type(self) -> np.dtype[Any]:

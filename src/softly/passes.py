@@ -119,6 +119,13 @@ class Stripes:
 
         self._add_up(self._of_stripes(work), mean)
 
+    def scores(self, features: Array) -> Array:
+        """Of dense rows at the last point, in their type: (N, K)."""
+        assert self._at is not None
+        at = self._at.astype(features.dtype, copy=False)
+        scores: Array = features @ at[:-1] + at[-1]
+        return scores
+
     def class_means(self) -> ClassMeans:
         parts = self._of_stripes(self._class_sums)
         total = self._rows.total_weight
@@ -240,6 +247,9 @@ class Columns:
 
         _in_pieces(work, self._row_pieces)
         self._gather(slopes, mean)
+
+    def scores(self, features: Array) -> Array:
+        raise NotImplementedError("the probabilities are kept")
 
     def class_means(self) -> ClassMeans:
         rows = self._rows

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softly.objective import Objective
-from softly.solvers.preconditioners import Inverse, Preconditioner, cost_of_pass
+from softly.solvers.preconditioners import Inverse, Preconditioner, cost_of_pass, sums_of_rows
 from softly.solvers.recycled import Recycled
 
 Array = NDArray[Any]
@@ -107,10 +107,12 @@ class Curvature:
         sample = self._sample
         if sample is not self._objective:
             sample.value_and_gradient(parameters)
-        p, weight = sample.probabilities, sample.weight
-        p = p[:, -len(parameters) :].astype(np.float64)  # type: ignore[index]
-        weighted = p if weight is None else p * weight[:, None]
-        curvature: Array = np.diag(weighted.sum(axis=0)) - weighted.T @ p
+
+        def add(_: Array, p: Array, weight: Array, total: Array) -> None:
+            weighted = p * weight
+            total += np.diag(weighted.sum(axis=0)) - weighted.T @ p
+
+        (curvature,) = sums_of_rows(sample, add, (len(parameters),) * 2, dtype=np.dtype(np.float64))
         return curvature / sample.total_weight
 
     @property

@@ -24,7 +24,6 @@ def is_affordable(objective: Objective) -> bool:
     k, d = objective.shape
     return (
         isinstance(objective.features, np.ndarray)
-        and objective.probabilities is not None
         and k * d <= (_FEW_PARAMETERS if objective.l2 else _MOST_PARAMETERS)
         and objective.n_rows * (k * d) ** 2 <= _MOST_WORK
     )

@@ -239,8 +239,7 @@ def sums_of_rows(
     x is centred, and has a 1 for the intercept; the weights are a column. Sums are `kept` as they
     are, or in float64.
     """
-    k, n, every = objective.shape[0], objective.n_rows, objective.probabilities
-    assert every is not None
+    k, n = objective.shape[0], objective.n_rows
     size = np.dtype(kept).itemsize * sum(math.prod(shape) for shape in shapes)
     count = max(1, min(_MOST_STRIPES, _STRIPE_BYTES // size, n // _BLOCK))
     count -= count % 2 if count > 1 else 0  # as many for each of two threads
@@ -255,7 +254,7 @@ def sums_of_rows(
             some = slice(start, min(start + step, edges[i + 1]))
             x = objective.features[some].astype(dtype or objective.dtype, copy=False)
             x = x if isinstance(x, np.ndarray) else x.toarray()
-            p = every[some, -k:].astype(x.dtype, copy=False)
+            p = objective.probabilities_of(some, x)[:, -k:]
             if objective.fit_intercept:
                 ones = np.ones((len(x), 1), x.dtype)
                 x = np.concatenate([x - means.astype(x.dtype), ones], axis=1)

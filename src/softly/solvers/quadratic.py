@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from softly.kernels import chosen as kernels
 from softly.kernels import threads
-from softly.objective import Objective, most_rows_kept
+from softly.objective import Objective
 from softly.solvers.preconditioners import (
     Inverse,
     centred,
@@ -198,9 +198,7 @@ class Model:
                 matrix[own, own] = (part * (p * (1 - p))[:, [c]]).T @ part
             total += matrix
 
-        matrix = np.zeros((self.size, self.size))
-        for part in _with_probabilities(o, parameters):
-            matrix += sums_of_rows(part, add, matrix.shape)[0]
+        (matrix,) = sums_of_rows(o, add, (self.size, self.size))
         matrix /= o.total_weight
         of_each = np.broadcast_to(penalties(o), self._mask.shape)
         matrix[np.diag_indices(self.size)] += of_each[self._mask]
@@ -270,22 +268,6 @@ class Model:
         matrix[np.arange(n), np.arange(n)] += self.objective.l2
         intercept = self._number[c, self.objective.n_features :][: len(matrix) - n]
         return Block(np.append(self._number[c, features], intercept), matrix)
-
-
-def _with_probabilities(objective: Objective, parameters: Array) -> Iterator[Objective]:
-    """The objective, or parts of it, few enough rows to keep the probabilities of."""
-    o = objective
-    if o.probabilities is not None:
-        yield o
-        return
-    step = most_rows_kept(o)
-    for start in range(0, o.n_rows, step):
-        some = slice(start, start + step)
-        if o.weight is None or o.weight[some].any():
-            part = o.sample(some)
-            part.feature_means = o.feature_means
-            part.value_and_gradient(parameters)
-            yield part
 
 
 def _mean_squares(objective: Objective) -> Array:
