@@ -21,7 +21,8 @@ def main() -> None:
     parser.add_argument(
         "--only",
         metavar="TEXT",
-        help="of functions or losses: the lines that say this; of fit: names, with commas",
+        help="of functions or losses: the lines that say this; of fit: names, with commas; of "
+        "calibration: networks, tables, time or sets",
     )
     parser.add_argument("--limit", type=float, help="of fit: the most seconds of one fit (120)")
     parser.add_argument(
@@ -33,8 +34,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     some = arguments.only and arguments.name != "fit"
-    if some and (arguments.write or arguments.name not in ("functions", "losses")):
-        parser.error("--only is for functions and losses, and RESULTS.md keeps whole tables")
+    if some and (arguments.write or arguments.name not in ("functions", "losses", "calibration")):
+        parser.error("--only is for some of the names, and RESULTS.md keeps whole tables")
     if arguments.name != "fit" and (arguments.limit or arguments.optima):
         parser.error("--limit and --optima are for fit")
     module = importlib.import_module(f"benchmarks.{arguments.name.replace('-', '_')}")

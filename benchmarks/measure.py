@@ -18,6 +18,9 @@ from typing import TypeVar
 CHILD = Path(__file__).with_name("child.py")
 DATA = Path(os.environ.get("SOFTLY_DATA", "../shared/data"))
 
+PEERS = ("numpy", "scipy", "scikit-learn", "polars", "torch", "jax", "cyanure")
+PEERS += ("netcal", "probmetrics", "mapie")
+
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -130,7 +133,7 @@ def machine() -> str:
     from softly.kernels import chosen
 
     peers = []
-    for package in ("numpy", "scipy", "scikit-learn", "polars", "torch", "jax", "cyanure"):
+    for package in PEERS:
         try:
             peers.append(f"{package} {version(package)}")
         except PackageNotFoundError:
