@@ -172,13 +172,28 @@ inline void add_wide(double* to, Vector<float> x, size_t count) {
     add_wide(to + native<double>, as_doubles(half_of<1>(x)), count - native<double>);
 }
 
+// Rows that come next: memory would be idle while a tile's gradient is added up.
+struct Ahead {
+  const char* at;  // null for none
+  ptrdiff_t stride;
+  size_t number_bytes;
+
+  // Of row i, the numbers of `count` features from d on.
+  template <size_t count> [[gnu::always_inline]] void fetch(size_t i, size_t d) const {
+    const char* from = at + ptrdiff_t(i) * stride + d * number_bytes;
+    for (size_t byte = 0; byte < count * number_bytes; byte += 64)
+      __builtin_prefetch(from + byte, 0, 2);
+  }
+};
+
 // For `classes` neighbouring classes and `count` features: two full vectors, one, or part of one.
 template <size_t classes, size_t vectors, bool partial, class T>
 [[gnu::always_inline]] inline void add_gradient(const T* x, ptrdiff_t stride, size_t count,
                                                 const T* r, size_t width, size_t n, double* g,
-                                                size_t features) {
+                                                size_t features, const Ahead& ahead, size_t d) {
   Vector<T> sum[classes][vectors] = {};
   for (size_t i = 0; i < n; i++, x += stride, r += width) {
+    if (ahead.at) ahead.fetch<vectors * native<T>>(i, d);
     Vector<T> each[vectors];
 #pragma GCC unroll 2
     for (size_t v = 0; v < vectors; v++)
@@ -199,19 +214,22 @@ template <size_t classes, size_t vectors, bool partial, class T>
 
 template <size_t classes, class T>
 void gradient_of_classes(const T* x, ptrdiff_t stride, size_t features, const T* r, size_t width,
-                         size_t n, double* g, size_t g_stride) {
+                         size_t n, double* g, size_t g_stride, const Ahead& ahead) {
   constexpr size_t pair = 2 * native<T>;
   size_t d = 0;
   for (; d + pair <= features; d += pair)
-    add_gradient<classes, 2, false>(x + d, stride, pair, r, width, n, g + d, g_stride);
+    add_gradient<classes, 2, false>(x + d, stride, pair, r, width, n, g + d, g_stride, ahead, d);
   for (; d + native<T> <= features; d += native<T>)
-    add_gradient<classes, 1, false>(x + d, stride, native<T>, r, width, n, g + d, g_stride);
+    add_gradient<classes, 1, false>(x + d, stride, native<T>, r, width, n, g + d, g_stride, ahead,
+                                    d);
   if (d < features)
-    add_gradient<classes, 1, true>(x + d, stride, features - d, r, width, n, g + d, g_stride);
+    add_gradient<classes, 1, true>(x + d, stride, features - d, r, width, n, g + d, g_stride, ahead,
+                                   d);
 }
 
 template <class T>
-using OfClasses = void (*)(const T*, ptrdiff_t, size_t, const T*, size_t, size_t, double*, size_t);
+using OfClasses = void (*)(const T*, ptrdiff_t, size_t, const T*, size_t, size_t, double*, size_t,
+                           const Ahead&);
 template <class T, size_t... k>
 constexpr OfClasses<T> of_classes(size_t classes, std::index_sequence<k...>) {
   constexpr OfClasses<T> each[] = {gradient_of_classes<k + 1, T>...};
@@ -220,12 +238,12 @@ constexpr OfClasses<T> of_classes(size_t classes, std::index_sequence<k...>) {
 
 template <class T>
 void gradient_of(const T* x, ptrdiff_t stride, size_t features, const T* r, size_t width,
-                 size_t classes, size_t n, double* g, size_t g_stride) {
+                 size_t classes, size_t n, double* g, size_t g_stride, const Ahead& ahead) {
   const size_t groups = (classes + most_classes_at_once - 1) / most_classes_at_once;
   for (size_t group = 0, k = 0; group < groups; group++) {
     const size_t some = (classes - k + groups - group - 1) / (groups - group);
     of_classes<T>(some, std::make_index_sequence<most_classes_at_once>())(
-        x, stride, features, r + k, width, n, g + k * g_stride, g_stride);
+        x, stride, features, r + k, width, n, g + k * g_stride, g_stride, k ? Ahead{} : ahead);
     k += some;
   }
 }
@@ -257,8 +275,10 @@ template <class T, class X> class DenseRows {
   }
   // Of the rows whose scores were asked for last. Sums are class by class, the intercepts' last.
   void gradient(size_t start, size_t n, const T* r, size_t width, size_t classes, double* g) {
+    const Ahead ahead{reinterpret_cast<const char*>(x_ + ptrdiff_t(start + n) * stride_),
+                      stride_ * ptrdiff_t(sizeof(X)), sizeof(X)};
     with_tile(start, n, false, [&](const T* x, ptrdiff_t stride) {
-      gradient_of(x, stride, features_, r, width, classes, n, g, features_ + 1);
+      gradient_of(x, stride, features_, r, width, classes, n, g, features_ + 1, ahead);
     });
     for (size_t i = 0; i < n; i++)
       for (size_t k = 0; k < classes; k++) g[k * (features_ + 1) + features_] += r[i * width + k];
