@@ -24,6 +24,7 @@ import softly
 from softly import targets
 from softly.functions import log_softmax, softmax
 from softly.inputs import no_distributions, probabilities
+from softly.kernels.blas import one_blas_thread
 from softly.scalings import (
     IDENTITY,
     Affine,
@@ -159,7 +160,8 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "0, are needed"
             )
         some = slice(None) if sound.all() else sound
-        self._learn(scores[some], target[some], weight[some])
+        with one_blas_thread:  # its own spin between our small products
+            self._learn(scores[some], target[some], weight[some])
         self.classes_ = classes
         return self
 
