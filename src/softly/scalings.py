@@ -431,6 +431,19 @@ class _Steps:
         return _Steps(*(np.add.reduceat(x, starts) for x in vars(self).values()))
 
 
+Fit = Callable[[Array, Array, Array], Scaling]
+
+# From simple to rich.
+METHODS: dict[str, Fit] = {
+    "identity": lambda logits, target, weight: IDENTITY,
+    "temperature": fit_temperature,
+    "isotonic": fit_isotonic,
+    "vector": fit_vector,
+    "matrix": fit_matrix,
+}
+LINEAR = ["identity", "temperature", "vector", "matrix"]  # those that a layer can take in
+
+
 def _summed(logits: Array, work: Callable[[slice], tuple[Any, ...]]) -> tuple[Any, ...]:
     """What work makes of blocks of rows, added up in an order that no thread changes."""
     step = max(_FEWEST, _BLOCK // logits.shape[1])
