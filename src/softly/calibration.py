@@ -246,8 +246,8 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self, logits, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=False
         )
         scores = with_first(scores)
-        bad = np.flatnonzero(np.isnan(scores).any(axis=1))
-        if len(bad):
+        if np.isnan(scores.min()):
+            bad = np.flatnonzero(np.isnan(scores).any(axis=1))
             raise ValueError(
                 f"logits[{bad[0]}] holds NaN, in {len(bad)} of {len(scores)} rows: leave such rows "
                 "out, or mend what made them (input contains NaN)"
@@ -516,7 +516,7 @@ def of_stored(stored: Stored) -> Calibrator:
 
 def _refuse_probabilities(scores: Array) -> None:
     """Logits of many rows that all sum to 1 are none."""
-    if len(scores) > 1 and not len(no_distributions(scores)):
+    if len(scores) > 1 and scores.min() >= 0 and not len(no_distributions(scores)):
         raise ValueError(
             f"logits has {len(scores)} rows that are not negative and all sum to 1, as "
             "probabilities do, but logits are needed: softly.from_probabilities(p) makes them"

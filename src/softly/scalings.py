@@ -17,7 +17,7 @@ import scipy.special
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from softly.functions import log_sigmoid, log_softmax, softmax
+from softly.functions import log_sigmoid, log_softmax
 from softly.kernels import threads
 from softly.objective import Objective, dot, most_rows_kept
 from softly.solvers.conjugate import conjugate_gradients
@@ -36,10 +36,11 @@ _BLOCK = 1 << 15  # numbers of a block of rows, which stay in the cache
 _FEWEST = 256  # rows of a block
 _STRIPES = 16  # of blocks, that threads share
 _MOST_STEPS = 60
-_NEAR = 1e-9  # of the loss: what a last step may still change
-_LAST = 1e-6  # of a scale: after a step of Newton's no longer than that its square is left
+_NEAR = 1e-7  # of the loss: what a last step may still change; far less is left
+_CLOSE = 1e-3  # of a scale: as long may a last step be that is bent
+_LAST = 1e-6  # of a scale: so long may a last step be, or its bend; far less is left
 _MANY, _ONE_IN = 1 << 11, 8  # rows from which on some of them, one in so many, say where to start
-_LEAVE = 0.1
+_LEAVE = 0.01  # of the residual
 _ENOUGH, _SHORTEST = 1e-4, 1e-10
 _MOST_WHOLE = 600  # parameters, whose Hessian is made
 _MOST_ODDS = 40.0  # 1 - p is less than the rounding of p
@@ -163,29 +164,44 @@ def fit_temperature(logits: Array, target: Array, weight: Array) -> Affine:
 
 
 def _best_scale(logits: Array, target: Array, weight: Array) -> float:
-    own = of_target(logits, target)
-    if not weight @ (logits.max(axis=1) - own).astype(np.float64) > 0:
+    best = logits.max(axis=1)
+    behind = (best - of_target(logits, target)).astype(np.float64)
+    if not weight @ behind > 0:
         return _supported_scale(logits, target, weight)
-    low, high, at = 0.0, np.inf, 1.0
-    if len(logits) > _MANY:
-        at = _best_scale(logits[::_ONE_IN], target[::_ONE_IN], weight[::_ONE_IN])
+    return _least_scale(logits, best, behind, weight)
+
+
+def _least_scale(logits: Array, best: Array, behind: Array, weight: Array) -> float:
+    """The scale of the least loss, where true classes are `behind` the best ones.
+
+    Newton's method, bent as the curvature changes from point to point (Halley's), so that two
+    passes are enough from where some of the rows have their minimum.
+    """
+    rows = logits, best, behind, weight
+    low, high, at, before = 0.0, np.inf, 1.0, (np.nan, np.nan)
+    some = slice(None, None, _ONE_IN)
+    if len(logits) > _MANY and weight[some] @ behind[some] > 0:
+        at = _least_scale(*(each[some] for each in rows))
     for _ in range(_MOST_STEPS):
-        slope, curvature = _along_scale(logits, target, weight, at)
+        slope, curvature = _along_scale(*rows, at)
         low, high = (low, at) if slope > 0 else (at, high)
         to = at - slope / curvature if curvature > 0 else np.inf
-        if abs(to - at) <= _LAST * at:
-            return to
+        if abs(to - at) <= _CLOSE * at:
+            turn = (curvature - before[1]) / (at - before[0])
+            bent = at - slope / (curvature - turn * slope / curvature / 2)
+            if abs(to - at) <= _LAST * at or abs(bent - to) <= _LAST * at:
+                return float(to if np.isnan(bent) else bent)
         if not max(low, at / _LEAP) < to < min(high, _LEAP * at):
-            if not low and (hottest := _hottest_scale(logits, target, weight)):
+            if not low and (hottest := _hottest_scale(*rows)):
                 return hottest
             to = _LEAP * at if np.isinf(high) else at / _LEAP if not low else np.sqrt(low * high)
-        at = float(to)
+        before, at = (at, curvature), float(to)
     return at
 
 
-def _hottest_scale(logits: Array, target: Array, weight: Array) -> float | None:
+def _hottest_scale(logits: Array, best: Array, behind: Array, weight: Array) -> float | None:
     """Where the loss does not fall from the scale 0 on: one at which all classes are alike."""
-    slope, curvature = _along_scale(logits, target, weight, 0.0)
+    slope, curvature = _along_scale(logits, best, behind, weight, 0.0)
     if slope < 0:
         return None
     return _HOTTEST / float(np.sqrt(curvature / weight.sum())) if curvature > 0 else 1.0
@@ -213,27 +229,26 @@ def _loss_at(logits: Array, target: Array, weight: Array, scale: float) -> float
     return -float(np.average(of_target(log_p, target), weights=weight))
 
 
-def _along_scale(logits: Array, target: Array, weight: Array, scale: float) -> tuple[float, float]:
+def _along_scale(
+    logits: Array, best: Array, behind: Array, weight: Array, scale: float
+) -> tuple[float, float]:
     """Slope and curvature of the summed loss of softmax(scale z), by the scale."""
 
     def work(some: slice) -> tuple[Any, ...]:
-        z, s = logits[some].astype(np.float64, copy=False), weight[some]
-        p = softmax(z, axis=1, temperature=1 / scale) if scale else _alike(z)
-        away = z - of_target(z, target[some])[:, None]
-        away[p == 0] = 0  # also where the logit is minus infinity
-        mean = np.vecdot(p, away)
-        p *= away
-        return float(s @ mean), float(s @ (np.vecdot(p, away) - mean**2))
+        z, s = np.subtract(logits[some], best[some, None], dtype=np.float64), weight[some]
+        e = z * scale if scale else np.where(z > -np.inf, 0.0, z)
+        np.exp(e, out=e)  # of which the largest is 1: nothing overflows
+        if z.sum() == -np.inf:
+            z[e == 0] = 0  # which minus infinity times 0 is not
+        total = np.vecdot(e, ones)
+        mean = np.vecdot(e, z) / total
+        e *= z
+        bend = np.vecdot(e, z) / total - mean**2
+        return float(s @ (mean + behind[some])), float(s @ bend)
 
+    ones = np.ones(logits.shape[1])
     slope, curvature = _summed(logits, work)
     return slope, curvature
-
-
-def _alike(z: Array) -> Array:
-    """The same probability for each class that has any."""
-    there = z > -np.inf
-    alike: Array = there / there.sum(axis=1, keepdims=True)
-    return alike
 
 
 def fit_vector(logits: Array, target: Array, weight: Array) -> Affine:
@@ -261,15 +276,17 @@ def fit_vector(logits: Array, target: Array, weight: Array) -> Affine:
         newton: Array = -scipy.linalg.cho_solve(scipy.linalg.cho_factor(at[2]), at[1])
         return newton
 
-    x = _newton(centre, look, step)
+    x = _newton(centre, look(centre), look, step)
     return Affine(first.temperature, x[:k], x[k:])
 
 
 def _newton(
-    x: Array, look: Callable[[Array], Point], step_from: Callable[[Array, Point], Array]
+    x: Array,
+    at: Point,
+    look: Callable[[Array], Point],
+    step_from: Callable[[Array, Point], Array],
 ) -> Array:
     """Steps down, each of them halved until it keeps its promise, until none promises anything."""
-    at = look(x)
     for _ in range(_MOST_STEPS):
         step = step_from(x, at)
         slope, length = float(np.vdot(at[1], step)), 1.0
@@ -361,14 +378,17 @@ def _pulled(objective: Objective, centre: Array, pull: Array) -> Array:
         product: Array = strength * objective.curvature_along(along) + pull * along
         return product.reshape(1, -1)
 
+    if sample is not objective:
+        sample.value_and_gradient(centre)
+    start = look(centre)
+    inverse = _inverse(sample, strength, pull)
+
     def step(x: Array, at: Point) -> Array:
-        if sample is not objective:
-            sample.value_and_gradient(x)
-        inverse, g = _inverse(sample, strength, pull), at[1].reshape(1, -1)
+        g = at[1].reshape(1, -1)
         found = conjugate_gradients(product, g, inverse(g), inverse, _LEAVE)
         return found.direction.reshape(shape)
 
-    return _newton(centre, look, step)
+    return _newton(centre, start, look, step)
 
 
 def _inverse(sample: Objective, strength: float, pull: Array) -> Inverse:
