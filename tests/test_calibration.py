@@ -1,6 +1,6 @@
 """Calibrators as scikit-learn estimators, their choice, their files, and what they refuse."""
 
-import json
+import warnings
 
 import numpy as np
 import pytest
@@ -35,8 +35,10 @@ EXPECTED = {
 FOLDS = {"check_sample_weight_equivalence_on_dense_data": "folds are of rows, not of weights"}
 
 
+@pytest.mark.filterwarnings("ignore:(vector|matrix) scaling fits:UserWarning")
 @parametrize_with_checks(
-    EVERY, expected_failed_checks=lambda e: EXPECTED | (FOLDS if type(e) is Calibrator else {})
+    EVERY,
+    expected_failed_checks=lambda e: EXPECTED | (FOLDS if type(e) is Calibrator else {}),
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
@@ -107,51 +109,6 @@ def test_folding_into_a_layer_gives_calibrated_logits(make, classes):
     )
 
 
-@pytest.mark.parametrize("model", EVERY, ids=lambda m: type(m).__name__)
-def test_a_file_answers_as_the_model_did(model, tmp_path):
-    logits, y = drawn(classes=3)
-    names = np.array(["ant", "bee", "cat"])[y]
-    fitted = clone(model).fit(logits, names)
-    path = tmp_path / "cal.json"
-    path.write_text(fitted.to_json())
-    loaded = softly.load_calibration(path)
-    np.testing.assert_array_equal(loaded.predict_proba(logits), fitted.predict_proba(logits))
-    np.testing.assert_array_equal(loaded.predict(logits), fitted.predict(logits))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda f: f.pop("T"),
-        lambda f: f.pop("classes"),
-        lambda f: f.update(kind="model"),
-        lambda f: f.update(format=99),
-        lambda f: f.update(W=[1.0, 2.0]),
-        lambda f: f.update(b="none"),
-        lambda f: f.update(columns=7),
-        lambda f: f.update(method="magic"),
-        lambda f: f.update(T=-1.0),
-        lambda f: f.update(T=None),
-    ],
-)
-def test_a_damaged_file_is_refused(change, tmp_path):
-    logits, y = drawn(classes=3)
-    fields = json.loads(softly.VectorScaling().fit(logits, y).to_json())
-    change(fields)
-    path = tmp_path / "cal.json"
-    path.write_text(json.dumps(fields))
-    with pytest.raises(ValueError, match="is no calibration"):
-        softly.load_calibration(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe", b"null", b'{"T": 1}'])
-def test_what_is_no_file_of_ours_is_refused(content, tmp_path):
-    path = tmp_path / "cal.json"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="is no calibration"):
-        softly.load_calibration(path)
-
-
 BIASES = np.array([0, 3, -3, 0])
 
 # --- the choice ----------------------------------------------------------------------------------
@@ -210,7 +167,9 @@ def test_the_choice_is_within_a_standard_error_of_the_best():
 def test_few_rows_have_an_answer(rows):
     logits, y = drawn(rows=rows, classes=5)
     for model in EVERY:
-        fitted = clone(model).set_params(classes=range(5)).fit(logits, y)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "(vector|matrix) scaling fits", UserWarning)
+            fitted = clone(model).set_params(classes=range(5)).fit(logits, y)
         p = fitted.predict_proba(logits)
         np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-12)
 
@@ -302,6 +261,22 @@ def test_bad_input_is_one_sentence(model, logits, y, said):
         return
     with pytest.raises(ValueError, match=said):
         clone(model).fit(logits, y)
+
+
+@pytest.mark.parametrize("method", ["vector", "matrix"])
+def test_fewer_rows_than_classes_are_said_where_each_class_has_numbers(method):
+    logits, y = drawn(rows=30, classes=12)
+    own = {"vector": softly.VectorScaling, "matrix": softly.MatrixScaling}[method]
+    for model in (own(classes=range(12)), Calibrator(method, classes=range(12))):
+        said = f"{method} scaling fits numbers for each of 12 classes, but has 11 rows: .* Temp"
+        with pytest.warns(UserWarning, match=said) as told:
+            model.fit(logits[:11], y[:11])
+        assert told[0].filename == __file__
+        model.fit(logits[:12], y[:12])  # as many as classes: none
+    with pytest.warns(UserWarning, match="but has 11 rows"):  # that can be learnt from
+        model.fit(logits, y, sample_weight=np.arange(30) < 11)
+    for silent in (softly.TemperatureScaling, softly.IsotonicScaling, Calibrator):
+        silent(classes=range(12)).fit(logits[:11], y[:11])
 
 
 @pytest.mark.parametrize(

@@ -735,6 +735,18 @@ def test_calibrate_as_json(run):
     assert fields["rows"] == 600
 
 
+def test_too_few_rows_are_a_sentence_beside_the_answer(run):
+    rng = np.random.default_rng(0)
+    np.save("logits.npy", rng.normal(size=(20, 30)))
+    np.save("labels.npy", np.arange(20))
+    done = run(
+        *("calibrate", "logits.npy", "labels.npy", "--model", "cal.json", "--method", "matrix")
+    )
+    assert done.status == 0
+    assert "Matrix scaling fits numbers for each of 30 classes, but has 20 rows: " in done.err
+    assert "UserWarning" not in done.err
+
+
 def test_a_file_knows_whether_it_takes_probabilities(run):
     logits, _ = logits_and_labels()
     p = softly.softmax(logits, axis=1)
@@ -743,6 +755,15 @@ def test_a_file_knows_whether_it_takes_probabilities(run):
     assert run("calibrate", "p.npy", "labels.npy", *options).status == 0
     assert run("apply", "cal.json", "p.npy", "--output", "q.npy").status == 0
     assert np.load("q.npy").max() < p.max()
+    model = softly.load_calibration("cal.json")
+    np.testing.assert_array_equal(
+        model.predict_proba(softly.from_probabilities(p)), np.load("q.npy")
+    )
+    fields = json.loads(Path("cal.json").read_text())
+    assert fields.pop("input") == "probabilities"
+    Path("cal.json").write_text(json.dumps(fields | {"input": "guesses"}))
+    assert "is no calibration" in run("apply", "cal.json", "p.npy", "--output", "q.npy").sentence
+    Path("cal.json").write_text(json.dumps(fields | {"input": "probabilities"}))
     wrong = run("apply", "cal.json", "logits.npy", "--output", "r.npy")
     assert wrong.status == 2
     assert "if these are logits" in wrong.sentence

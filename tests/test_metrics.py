@@ -224,6 +224,19 @@ def test_calibration_of_the_classes():
     assert metrics.class_calibration_error(of).value() == pytest.approx(wanted, rel=1e-9)
 
 
+def test_the_calibration_part_of_the_brier_score_is_the_mean_square_of_the_gaps():
+    of = predictions(rows=500, classes=3)
+    for bins, cut in ((15, Bins.equal_mass), (4, Bins.equal_mass), (4, Bins.equal_width)):
+        wanted = 0.0
+        for k in range(3):
+            place = cut(of.p[:, k], None, bins).of(of.p[:, k])
+            for i in np.unique(place):
+                there = place == i
+                gap = (of.p[there, k] - (of.target[there] == k)).mean()
+                wanted += there.mean() * gap**2
+        assert metrics.brier_calibration(of, bins, cut).value() == pytest.approx(wanted, rel=1e-9)
+
+
 def test_the_parts_of_the_brier_score_are_its_sum():
     of = predictions()
     parts = metrics.brier_calibration(of).value() + metrics.brier_refinement(of).value()

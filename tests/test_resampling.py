@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from softly import compare
+from softly import compare, metrics, resampling
 from softly import measure as scores
 from softly.functions import softmax
 from softly.metrics import MEASURES
@@ -118,3 +118,19 @@ def test_bad_input(change, said):
 def test_predictions_of_different_rows_are_not_compared():
     with pytest.raises(ValueError, match=r"y has 2 classes .*3 columns|a has shape"):
         compare([[0.5, 0.5]] * 2, [[0.2, 0.3, 0.5]] * 2, [0, 1])
+
+
+@pytest.mark.parametrize(
+    "name", ["calibration_error", "class_calibration_error", "smooth_calibration_error"]
+)
+def test_the_ends_of_an_error_that_chance_adds_to(name):
+    p, y = drawn(300)
+    of = metrics.Predictions(p, y)
+    made = metrics.MEASURES[name](of)
+    weight = np.concatenate(list(resampling._counts(300, 500, 0)))
+    values, noise = made.with_noise(weight)
+    np.testing.assert_allclose(values, made.by_weight(weight), rtol=1e-12)
+    np.testing.assert_allclose(made.with_noise(np.ones((1, 300)))[1], 0, atol=1e-7)
+    found = scores(p, y, measures=[name], resamples=500)[name]
+    assert found.low == pytest.approx(max(found.value - np.quantile(noise, 0.975), 0))
+    assert found.high == pytest.approx(max(2 * found.value - np.quantile(values, 0.025), 0))

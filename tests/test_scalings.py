@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import softly
 from softly import scalings
+from softly.kernels import threads
 from softly.scalings import (
     Affine,
     fit_isotonic,
@@ -46,6 +47,33 @@ def test_temperature_is_the_minimum(classes, scale, seed):
     )
     assert found.temperature == pytest.approx(np.exp(best.x), rel=1e-4)
     assert mean_loss(logits / found.temperature, y, weight) <= best.fun + 1e-12
+
+
+@pytest.mark.parametrize("of_some", ["right", "wrong", "blind", "hot"])
+def test_rows_that_mislead_the_start_do_not_move_the_minimum(of_some):
+    logits, y, weight = drawn(5000, 5, 2.0)
+    some = np.arange(0, 5000, scalings._ONE_IN)
+    best = {"right": y[some], "wrong": (y[some] + 1) % 5}
+    if of_some in best:
+        logits[some] = 4.0 * np.eye(5)[best[of_some]]
+    else:
+        logits[some] *= {"blind": 0.0, "hot": 1e-6}[of_some]
+    found = fit_temperature(logits, y, weight).temperature
+    lost = [mean_loss(logits / (found * by), y, weight) for by in (1 - 1e-4, 1.0, 1 + 1e-4)]
+    assert lost[1] < min(lost[0], lost[2])
+    shuffled = np.random.default_rng(0).permutation(5000)
+    other = fit_temperature(logits[shuffled], y[shuffled], weight[shuffled]).temperature
+    assert other == pytest.approx(found, rel=1e-9)
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_threads_change_no_bit(fit, monkeypatch):
+    logits, y, weight = drawn(9000, 40, 2.0)
+    found = fit(logits, y, weight)(logits[:9])
+    for count in (1, 3):
+        monkeypatch.setattr(threads, "_pool", threads._Pool())
+        monkeypatch.setattr(threads._pool, "count", count)
+        np.testing.assert_array_equal(fit(logits, y, weight)(logits[:9]), found)
 
 
 def test_temperature_of_rows_that_are_all_right_is_cold_and_finite():
@@ -212,6 +240,36 @@ def test_isotonic_keeps_the_order_of_every_row_and_finds_the_frequencies(scale):
     assert np.isfinite(calibrated).all()
     fair = mean_loss(logits / scale, y, weight)
     assert mean_loss(calibrated, y, weight) < fair + 0.01
+
+
+def regressed(odds, truth, weight):
+    """The steps of isotonic regression over all numbers, which are sorted: mass, right, odds."""
+    x, rank = np.unique(odds, return_inverse=True)
+    steps = [np.bincount(rank, weight * part) for part in (np.ones(len(odds)), truth, odds)]
+    share = steps[1] / steps[0]
+    for _ in x:  # until nothing falls any more
+        starts = scipy.optimize.isotonic_regression(share, weights=steps[0]).blocks[:-1]
+        steps = [np.add.reduceat(part, starts) for part in steps]
+        share = (steps[1] + 0.5) / (steps[0] + 1)
+    return steps[2] / steps[0], share
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "scale"), [(400, 3, 1.0), (30, 5, 9.0), (300, 2, 700.0)]
+)
+def test_isotonic_is_the_regression_of_all_numbers(rows, classes, scale):
+    logits, y, weight = drawn(rows, classes, scale)
+    logits[1::2] = logits[::2]  # ties
+    log_p = scipy.special.log_softmax(logits, axis=1).ravel()
+    with np.errstate(divide="ignore"):
+        odds = np.minimum(log_p - np.log(-np.expm1(log_p)), 40)
+    some = odds >= -1000
+    knots, share = regressed(
+        odds[some], np.eye(classes)[y].ravel()[some], np.repeat(weight, classes)[some]
+    )
+    found = fit_isotonic(logits, y, weight)
+    np.testing.assert_allclose(found.knots, knots, rtol=1e-9)
+    np.testing.assert_allclose(found.values, scipy.special.logit(share), rtol=1e-9)
 
 
 def test_isotonic_gives_nothing_the_probability_0_for_want_of_rows():

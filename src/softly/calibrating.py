@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 from dataclasses import asdict, dataclass
@@ -12,19 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softly import targets
-from softly.calibration import (
-    Calibrator,
-    from_probabilities,
-    held_out,
-    load_calibration,
-    with_first,
-)
+from softly.calibration import Calibrator, from_probabilities, of_stored, with_first
+from softly.calibration_files import read
 from softly.errors import TableError
 from softly.functions import softmax
 from softly.metrics import Predictions
 from softly.outputs import replacing
 from softly.resampling import Comparison, compare_predictions
 from softly.scalings import usable
+from softly.selection import cross_fit
 
 Array = NDArray[Any]
 
@@ -125,7 +120,8 @@ def calibrate(
         raise TableError(str(error)) from error
     sound = usable(logits, target)
     logits, target = logits[sound], target[sound]
-    after = held_out(logits, target, np.ones(len(target)), model.method_)
+    fits = model.cross_fit_ or cross_fit(logits, target, np.ones(len(target)), model.method_)
+    after = fits.log_probabilities(logits)
     before, then = (Predictions(softmax(z, axis=1), target, z) for z in (logits, after))
     return Calibrating(
         calibrator=model,
@@ -153,10 +149,9 @@ def save(done: Calibrating, path: str | os.PathLike[str]) -> None:
     TableError
         If it cannot be written.
     """
-    fields = json.loads(done.calibrator.to_json())
-    fields["input"] = "probabilities" if done.are_probabilities else "logits"
+    text = done.calibrator.to_json(are_probabilities=done.are_probabilities)
     with replacing(path) as file:
-        file.write_text(json.dumps(fields), encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Calibrator, bool]:
@@ -168,9 +163,8 @@ def load(path: str | os.PathLike[str]) -> tuple[Calibrator, bool]:
         If it is none.
     """
     try:
-        model = load_calibration(path)
-        with open(path, encoding="utf-8") as file:
-            return model, json.load(file).get("input") == "probabilities"
+        stored = read(path)
+        return of_stored(stored), stored.are_probabilities
     except FileNotFoundError as error:
         raise TableError(f"there is no file '{path}'") from error
     except OSError as error:

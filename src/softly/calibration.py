@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
 from typing import Any
 
 import numpy as np
@@ -20,54 +18,19 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-import softly
 from softly import targets
+from softly.calibration_files import Stored, read
 from softly.functions import log_softmax, softmax
 from softly.inputs import no_distributions, probabilities
-from softly.scalings import (
-    IDENTITY,
-    Affine,
-    Monotone,
-    Scaling,
-    fit_isotonic,
-    fit_matrix,
-    fit_temperature,
-    fit_vector,
-    usable,
-)
+from softly.kernels.blas import one_blas_thread
+from softly.scalings import METHODS, Affine, Monotone, Scaling, usable
+from softly.selection import choose
 
 Array = NDArray[Any]
-Fit = Callable[[Array, Array, Array], Scaling]
 
 _FLOOR = 1e-7  # what a probability of 0 is taken for, at most
 _ZERO = 1e-37  # below that float32 has not all its digits: as good as 0
-_FOLDS = 5
-_FORMAT = 1
-
-# From simple to rich.
-_METHODS: dict[str, Fit] = {
-    "identity": lambda logits, target, weight: IDENTITY,
-    "temperature": fit_temperature,
-    "isotonic": fit_isotonic,
-    "vector": fit_vector,
-    "matrix": fit_matrix,
-}
-LINEAR = ["identity", "temperature", "vector", "matrix"]  # those that a layer can take in
-# What a reader of the file computes, for a row z of logits.
-_FORMULAS = {
-    "identity": "softmax(z)",
-    "temperature": "softmax(z / T)",
-    "isotonic": "p = sigmoid(interpolate(logit(softmax(z)), knots, values)); p / sum(p)",
-    "vector": "softmax(W * (z - mean(z)) / T + b)",
-    "matrix": "softmax(W @ (z - mean(z)) / T + b)",
-}
-_NAMES = {
-    "identity": "leaving them alone",
-    "temperature": "temperature scaling",
-    "isotonic": "isotonic scaling",
-    "vector": "vector scaling",
-    "matrix": "matrix scaling",
-}
+_FOR_EACH_CLASS = ("vector", "matrix")
 
 
 def from_probabilities(p: Any) -> Array:
@@ -139,6 +102,11 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ------
         ValueError
             If logits hold NaN, labels do not fit the columns, or probabilities were given.
+
+        Warns
+        -----
+        UserWarning
+            If vector or matrix scaling has fewer rows than classes.
         """
         scores, known = self._checked(logits, reset=True), column_or_1d(y, warn=True)
         assert_all_finite(known, input_name="y")
@@ -159,8 +127,16 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "0, are needed"
             )
         some = slice(None) if sound.all() else sound
-        self._learn(scores[some], target[some], weight[some])
+        with one_blas_thread:  # its own spin between our small products
+            self._learn(scores[some], target[some], weight[some])
         self.classes_ = classes
+        rows, k = int(sound.sum()), scores.shape[1]
+        if rows < k and self._method() in _FOR_EACH_CLASS:
+            warnings.warn(
+                f"{self._method()} scaling fits numbers for each of {k} classes, but has {rows} "
+                "rows: give it as many at least, or fit TemperatureScaling, which has one number",
+                stacklevel=2,
+            )
         return self
 
     def _learn(self, logits: Array, target: Array, weight: Array) -> None:
@@ -242,30 +218,18 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             bias = bias[1:] - bias[:1] if bias.ndim else bias
         return (whole @ W).astype(dtype), (whole @ b + bias).astype(dtype)
 
-    def to_json(self) -> str:
-        """All that predicting takes, as JSON that any language can read; see `load_calibration`."""
+    def to_json(self, *, are_probabilities: bool = False) -> str:
+        """All that predicting takes, as JSON that any language can read; see `load_calibration`.
+
+        Parameters
+        ----------
+        are_probabilities : bool
+            Whether the logits were `from_probabilities`: `softly apply` then does the same first.
+        """
         check_is_fitted(self, "classes_")
-        fields: dict[str, Any] = {
-            "softly": softly.__version__,
-            "format": _FORMAT,
-            "kind": "calibration",
-            "method": self._method(),
-            "formula": _FORMULAS[self._method()],
-            "columns": int(self.n_features_in_),
-            "classes": self.classes_.tolist(),
-        }
-        if isinstance(self.scaling_, Monotone):
-            fields |= {
-                "knots": self.scaling_.knots.tolist(),
-                "values": self.scaling_.values.tolist(),
-            }
-        else:
-            fields |= {
-                "T": self.scaling_.temperature,
-                "W": self.scaling_.weight.tolist(),
-                "b": self.scaling_.bias.tolist(),
-            }
-        return json.dumps(fields)
+        columns = int(self.n_features_in_)
+        kept = Stored(self._method(), self.scaling_, columns, self.classes_, are_probabilities)
+        return kept.to_json()
 
     def _method(self) -> str:
         raise NotImplementedError
@@ -282,8 +246,8 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self, logits, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=False
         )
         scores = with_first(scores)
-        bad = np.flatnonzero(np.isnan(scores).any(axis=1))
-        if len(bad):
+        if np.isnan(scores.min()):
+            bad = np.flatnonzero(np.isnan(scores).any(axis=1))
             raise ValueError(
                 f"logits[{bad[0]}] holds NaN, in {len(bad)} of {len(scores)} rows: leave such rows "
                 "out, or mend what made them (input contains NaN)"
@@ -300,7 +264,7 @@ class _OneMethod(_Calibrated):
         self.classes = classes
 
     def _learn(self, logits: Array, target: Array, weight: Array) -> None:
-        self.scaling_ = _METHODS[self._name](logits, target, weight)
+        self.scaling_ = METHODS[self._name](logits, target, weight)
 
     def _method(self) -> str:
         return self._name
@@ -461,24 +425,6 @@ class IsotonicScaling(_OneMethod):
     _name = "isotonic"
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """How a scaling did on held-out rows.
-
-    Attributes
-    ----------
-    log_loss : float
-    behind : float
-        How much that is above the best one's.
-    standard_error : float
-        Of `behind`, over rows.
-    """
-
-    log_loss: float
-    behind: float
-    standard_error: float
-
-
 class Calibrator(_Calibrated):
     """Calibrated probabilities from the logits of any model, by the scaling that suits them.
 
@@ -500,6 +446,8 @@ class Calibrator(_Calibrated):
         Why, in a sentence.
     candidates_ : dict of str to Candidate
         How each did; none where the method was given.
+    cross_fit_ : CrossFit or None
+        The fits of what was chosen to all folds but one each, by which each row was held out.
     scaling_ : softly.scalings.Affine or softly.scalings.Monotone
     classes_ : ndarray, shape (K,)
     n_features_in_ : int
@@ -521,92 +469,24 @@ class Calibrator(_Calibrated):
         self.classes = classes
 
     def _learn(self, logits: Array, target: Array, weight: Array) -> None:
-        among = self._among(logits.shape[1])
-        self.candidates_: dict[str, Candidate] = {}
-        self.method_, self.reason_ = among[0], f"{among[0]} was asked for"
-        if len(among) > 1 and len(logits) == 1:
-            self.reason_ = f"one row is too little to choose by: {_NAMES[among[0]]} is the simplest"
-        elif len(among) > 1:
-            losses = {name: _held_out_loss(logits, target, weight, name) for name in among}
-            self.candidates_ = _compared(losses, weight)
-            self.method_ = _simplest(self.candidates_)
-            self.reason_ = _reason(self.candidates_, self.method_)
-        self.scaling_ = _METHODS[self.method_](logits, target, weight)
+        choice = choose(logits, target, weight, self._among(logits.shape[1]))
+        self.method_, self.reason_ = choice.method, choice.reason
+        self.candidates_, self.cross_fit_ = choice.candidates, choice.cross_fit
+        self.scaling_ = METHODS[self.method_](logits, target, weight)
 
     def _among(self, k: int) -> list[str]:
         """The methods to choose from, from simple to rich."""
         asked = [self.method] if isinstance(self.method, str) else self.method
-        if not isinstance(asked, (list, tuple)) or not asked or set(asked) - {"auto", *_METHODS}:
+        if not isinstance(asked, (list, tuple)) or not asked or set(asked) - {"auto", *METHODS}:
             raise ValueError(
-                f"method is {self.method!r}, but auto, or some of {', '.join(_METHODS)}, is needed"
+                f"method is {self.method!r}, but auto, or some of {', '.join(METHODS)}, is needed"
             )
-        among = [name for name in _METHODS if name in asked or "auto" in asked]
+        among = [name for name in METHODS if name in asked or "auto" in asked]
         # A matrix of two centred logits is no more than a vector of them.
         return among if k > 2 or "vector" not in among else [n for n in among if n != "matrix"]
 
     def _method(self) -> str:
         return self.method_
-
-
-def _held_out_loss(logits: Array, target: Array, weight: Array, method: str) -> Array:
-    """The log loss of each row, by what was fitted to the other folds' rows."""
-    log_p = held_out(logits, target, weight, method)
-    loss: Array = -targets.of_target(log_p, target)
-    return loss
-
-
-def held_out(logits: Array, target: Array, weight: Array, method: str) -> Array:
-    """Calibrated log-probabilities of each row, by what was fitted to the other folds' rows."""
-    log_p = np.empty(logits.shape)
-    fold = _stratified(target, min(_FOLDS, len(logits)))
-    for i in np.unique(fold):
-        held, rest = np.flatnonzero(fold == i), np.flatnonzero(fold != i)
-        rest = rest if len(rest) else held
-        scaling = _METHODS[method](logits[rest], target[rest], weight[rest])
-        log_p[held] = log_softmax(scaling(logits[held]), axis=1)
-    return log_p
-
-
-def _stratified(target: Array, folds: int) -> NDArray[np.intp]:
-    """A fold for each row, of every class in turn, by chance within it."""
-    fold = np.empty(len(target), np.intp)
-    fold[targets.shuffled_by_class(target)] = np.arange(len(target)) % folds
-    return fold
-
-
-def _compared(losses: dict[str, Array], weight: Array) -> dict[str, Candidate]:
-    means = {name: float(np.average(loss, weights=weight)) for name, loss in losses.items()}
-    best = losses[min(means, key=means.__getitem__)]
-    total = weight.sum()
-
-    def candidate(name: str) -> Candidate:
-        if not np.isfinite(means[name]):
-            return Candidate(means[name], np.inf, 0.0)
-        apart = losses[name] - best
-        behind = float(np.average(apart, weights=weight))
-        error = float(np.sqrt(weight**2 @ (apart - behind) ** 2) / total)
-        return Candidate(means[name], behind, error)
-
-    return {name: candidate(name) for name in losses}
-
-
-def _simplest(candidates: dict[str, Candidate]) -> str:
-    near = (name for name, c in candidates.items() if c.behind <= c.standard_error)
-    return next(near, next(iter(candidates)))
-
-
-def _reason(candidates: dict[str, Candidate], chosen: str) -> str:
-    best = min(candidates, key=lambda name: candidates[name].log_loss)
-    own = candidates[chosen]
-    said = f"{_NAMES[chosen]} has a log loss of {own.log_loss:.4f} on held-out rows"
-    if chosen != "identity" and "identity" in candidates:
-        said += f", and {_NAMES['identity']} {candidates['identity'].log_loss:.4f}"
-    if best == chosen:
-        return f"{said}: the best of {len(candidates)}"
-    return (
-        f"{said}; {_NAMES[best]} is better by {own.behind:.4f} only, which is within its standard "
-        f"error of {own.standard_error:.4f}"
-    )
 
 
 def load_calibration(path: str | os.PathLike[str]) -> Calibrator:
@@ -621,50 +501,22 @@ def load_calibration(path: str | os.PathLike[str]) -> Calibrator:
     ValueError
         If the file is no such JSON.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            return _read(json.load(file))
-    except (KeyError, TypeError, ValueError, _Wrong) as error:  # of JSON, of text, of numbers
-        raise ValueError(
-            f"'{path}' is no calibration: a file that `softly calibrate` or to_json wrote is needed"
-        ) from error
+    return of_stored(read(path))
 
 
-class _Wrong(Exception):
-    """Fields that do not fit together."""
-
-
-def _read(fields: dict[str, Any]) -> Calibrator:
-    if (
-        fields["kind"] != "calibration"
-        or fields["format"] > _FORMAT
-        or fields["method"] not in _METHODS
-    ):
-        raise _Wrong
-    model = Calibrator(fields["method"])
-    model.method_, model.reason_, model.candidates_ = fields["method"], "read from a file", {}
-    model.classes_ = np.array(fields["classes"])
-    model.n_features_in_ = int(fields["columns"])
-    k = len(model.classes_)
-    if "knots" in fields:
-        knots, values = (np.array(fields[name], float) for name in ("knots", "values"))
-        model.scaling_ = Monotone(knots, values)
-        rises = knots.shape == values.shape and (np.diff(knots) > 0).all()
-        fits = bool(rises and (np.diff(values) >= 0).all() and len(knots))
-    else:
-        weight, bias, temperature = (np.array(fields[name], float) for name in ("W", "b", "T"))
-        model.scaling_ = Affine(float(temperature), weight, bias)
-        fits = (weight.shape, bias.shape) in (((), ()), ((k,), (k,)), ((k, k), (k,)))
-        fits &= model.scaling_.temperature > 0
-        fits &= all(bool(np.isfinite(each).all()) for each in (weight, bias, temperature))
-    if not fits or model.n_features_in_ not in ((1, 2) if k == 2 else (k,)):
-        raise _Wrong
+def of_stored(stored: Stored) -> Calibrator:
+    """The calibrator that a file held."""
+    model = Calibrator(stored.method)
+    model.method_, model.reason_ = stored.method, "read from a file"
+    model.candidates_, model.cross_fit_ = {}, None
+    model.scaling_ = stored.scaling
+    model.classes_, model.n_features_in_ = stored.classes, stored.columns
     return model
 
 
 def _refuse_probabilities(scores: Array) -> None:
     """Logits of many rows that all sum to 1 are none."""
-    if len(scores) > 1 and not len(no_distributions(scores)):
+    if len(scores) > 1 and scores.min() >= 0 and not len(no_distributions(scores)):
         raise ValueError(
             f"logits has {len(scores)} rows that are not negative and all sum to 1, as "
             "probabilities do, but logits are needed: softly.from_probabilities(p) makes them"

@@ -312,7 +312,8 @@ class SoftmaxClassifier(
         >>> bool(model.predict_proba(X[1400:]).max() < before.max())
         True
         """
-        from softly.calibration import LINEAR, Calibrator
+        from softly.calibration import Calibrator
+        from softly.scalings import LINEAR
 
         asked = [method] if isinstance(method, str) else list(method)
         if "isotonic" in asked:

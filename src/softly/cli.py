@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -196,7 +197,7 @@ def train(
     with _status("Preparing the features"):
         prepared = training.prepare(frame, schema, test=held_out, seed=seed)
     del frame, held_out  # the fit needs the memory
-    with _progress() as on_step:
+    with _warnings_noted(), _progress() as on_step:
         done = training.fit(prepared, C=C, max_iter=max_iter, calibrate=calibrate, on_step=on_step)
     if not done.converged:
         _note(f"The fit stopped short of the optimum at --max-iter {max_iter}: allow more.")
@@ -317,7 +318,7 @@ def calibrate(
         raise TableError(f"the calibration file '{model}' needs a name that ends in .json")
     outputs.check_writable(model)
     scores, y = calibrating.read_array(logits), calibrating.read_array(labels)
-    with _status("Calibrating"):
+    with _warnings_noted(), _status("Calibrating"):
         done = calibrating.calibrate(
             *(scores, y),
             method=method,
@@ -498,6 +499,17 @@ def _name_and_type(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise typer.BadParameter(f"--column {text} is not of the form NAME=TYPE")
     return name, kind
+
+
+@contextmanager
+def _warnings_noted() -> Iterator[None]:
+    """What Python would say of a warning, with the line of code, said as a sentence of ours."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        said = str(warning.message)
+        _note(f"{said[:1].upper()}{said[1:].rstrip('.')}.")
 
 
 def _status(doing: str) -> Any:

@@ -56,6 +56,11 @@ class Predictions:
         return np.ones(len(self.target)) if self.weight is None else self.weight
 
     @cached_property
+    def class_gaps(self) -> dict[Any, Any]:
+        """What measures that bin by class have made, by the bins' number and kind."""
+        return {}
+
+    @cached_property
     def predicted(self) -> NDArray[np.intp]:
         """The most probable classes."""
         most: NDArray[np.intp] = (self.p if self.scores is None else self.scores).argmax(axis=1)
@@ -99,16 +104,17 @@ class Measure:
         What the rows weigh as they are.
     least, most : float
         What it can be.
-    noise : callable, optional
-        Of a measure that adds up sizes of gaps: the same of how far the gaps are from those of the
-        rows as they are. Chance adds to such a measure, and never takes away: no more than this.
+    with_noise : callable, optional
+        Of a measure that adds up sizes of gaps: `by_weight`, and the same of how far the gaps are
+        from those of the rows as they are. Chance adds to such a measure, and never takes away: no
+        more than this.
     """
 
     by_weight: Callable[[Array], Array]
     each: Array
     least: float = 0.0
     most: float = 1.0
-    noise: Callable[[Array], Array] | None = None
+    with_noise: Callable[[Array], tuple[Array, Array]] | None = None
 
     def value(self) -> float:
         """Of the rows as they are."""
@@ -128,11 +134,12 @@ def _of_means(
         found: Array = (weight @ rows) / weight.sum(axis=1, keepdims=True)
         return found
 
-    def noise(weight: Array) -> Array:
-        return finish(means(weight) - means(of.each[None]))
+    def with_noise(weight: Array) -> tuple[Array, Array]:
+        found = means(weight)
+        return finish(found), finish(found - means(of.each[None]))
 
     return Measure(
-        lambda weight: finish(means(weight)), of.each, 0.0, most, noise if noisy else None
+        lambda weight: finish(means(weight)), of.each, 0.0, most, with_noise if noisy else None
     )
 
 
@@ -221,9 +228,15 @@ def macro_f1(of: Predictions) -> Measure:
 
 def _indicators(column: Array, k: int, value: Array | None = None) -> Any:
     """Rows with one number each, in the column given: CSR, (N, k)."""
-    n = len(column)
-    numbers = np.ones(n) if value is None else value.astype(np.float64)
-    return sp.csr_array((numbers, column, np.arange(n + 1)), shape=(n, k))
+    numbers = np.ones(len(column)) if value is None else value.astype(np.float64)
+    return _placed(numbers[:, None], column[:, None], k)
+
+
+def _placed(numbers: Array, columns: Array, width: int) -> Any:
+    """Rows with a few numbers each (N, M), in the columns given: CSR, (N, width)."""
+    n, m = numbers.shape
+    starts = np.arange(0, n * m + 1, m)
+    return sp.csr_array((numbers.ravel(), columns.ravel(), starts), shape=(n, width))
 
 
 def _mean_ratio(above: Array, below: Array) -> Array:
@@ -390,12 +403,10 @@ def _mean_size(mean: Array, deviation: Array) -> Array:
 
 def _binned(of: Predictions, number: Array, right: Array, bins: int, cut: Cut) -> Any:
     """For each bin: is a row there, its number, is it right. CSR, (N, 3 bins)."""
-    n, edges = len(number), cut(number, of.weight, bins)
+    edges = cut(number, of.weight, bins)
     columns = 3 * edges.of(number)[:, None] + np.arange(3)
-    values = np.stack([np.ones(n), number, right.astype(np.float64)], axis=1)
-    return sp.csr_array(
-        (values.ravel(), columns.ravel(), np.arange(0, 3 * n + 1, 3)), shape=(n, 3 * edges.count)
-    )
+    values = np.stack([np.ones(len(number)), number, right.astype(np.float64)], axis=1)
+    return _placed(values, columns, 3 * edges.count)
 
 
 def class_calibration_error(
@@ -408,8 +419,9 @@ def class_calibration_error(
     Kull et al., "Beyond temperature scaling: obtaining well-calibrated multi-class probabilities
     with Dirichlet calibration", 2019.
     """
-    rows, k = _binned_by_class(of, bins, cut)
-    return _of_means(of, rows, lambda means: np.abs(_gaps(means)).sum(axis=1) / k, noisy=True)
+    k = of.p.shape[1]
+    gaps = _class_gaps(of, bins, cut)
+    return _of_means(of, gaps, lambda means: np.abs(means).sum(axis=1) / k, noisy=True)
 
 
 def brier_calibration(of: Predictions, bins: int = BINS, cut: Cut = Bins.equal_mass) -> Measure:
@@ -421,29 +433,37 @@ def brier_calibration(of: Predictions, bins: int = BINS, cut: Cut = Bins.equal_m
     ----------
     Murphy, "A new vector partition of the probability score", 1973.
     """
-    rows, _ = _binned_by_class(of, bins, cut)
-    return _of_means(of, rows, _mean_square_of_gaps, most=2.0)
+    return _of_means(of, _class_gaps_and_mass(of, bins, cut), _mean_square_of_gaps, most=2.0)
 
 
 def brier_refinement(of: Predictions, bins: int = BINS, cut: Cut = Bins.equal_mass) -> Measure:
     """The Brier score less its calibration part: what only a better model can take away."""
-    rows, _ = _binned_by_class(of, bins, cut)
-    rows = sp.hstack([sp.csr_array(_squares(of)[:, None]), rows], format="csr")
-    return _of_means(
-        of, rows, lambda means: means[:, 0] - _mean_square_of_gaps(means[:, 1:]), most=2.0
-    )
+    whole, part = brier_score(of), brier_calibration(of, bins, cut)
+    return Measure(lambda weight: whole.by_weight(weight) - part.by_weight(weight), of.each, most=2)
 
 
-def _binned_by_class(of: Predictions, bins: int, cut: Cut) -> tuple[Any, int]:
-    k = of.p.shape[1]
-    parts = [
-        _binned(of, of.p[:, j].astype(np.float64), of.target == j, bins, cut) for j in range(k)
-    ]
-    return sp.hstack(parts, format="csr"), k
+def _class_gaps(of: Predictions, bins: int, cut: Cut) -> Any:
+    """In each class's bin of a row: its probability, less 1 if it is true. CSR, (N, K bins)."""
+    if (bins, cut) not in of.class_gaps:
+        n, k = of.p.shape
+        gap, column = of.p.astype(np.float64), np.empty((n, k), np.int32)
+        for j in range(k):
+            column[:, j] = cut(gap[:, j], of.weight, bins).of(gap[:, j]) + j * bins
+        gap[np.arange(n), of.target] -= 1
+        of.class_gaps[bins, cut] = _placed(gap, column, k * bins)
+    return of.class_gaps[bins, cut]
+
+
+def _class_gaps_and_mass(of: Predictions, bins: int, cut: Cut) -> Any:
+    """The same, and then a 1 in each of those bins: CSR, (N, 2 K bins)."""
+    gaps, shape = _class_gaps(of, bins, cut), of.p.shape
+    gap, column, width = gaps.data.reshape(shape), gaps.indices.reshape(shape), gaps.shape[1]
+    both = np.concatenate([gap, np.ones(shape)], axis=1)
+    return _placed(both, np.concatenate([column, column + width], axis=1), 2 * width)
 
 
 def _mean_square_of_gaps(means: Array) -> Array:
-    mass, gap = means[:, 0::3], _gaps(means)
+    gap, mass = np.split(means, 2, axis=1)
     squares: Array = np.divide(gap**2, mass, out=np.zeros_like(mass), where=mass > 0).sum(axis=1)
     return squares
 
@@ -460,14 +480,11 @@ def smooth_calibration_error(of: Predictions) -> Measure:
     """
     place = of.confidence * (_GRID - 1)
     left = np.minimum(place.astype(np.intp), _GRID - 2)
-    share, n = place - left, len(place)
+    share = place - left
     residual = of.confidence - of.correct
     values = np.stack([residual * (1 - share), residual * share], axis=1)
     columns = np.stack([left, left + 1], axis=1)
-    rows = sp.csr_array(
-        (values.ravel(), columns.ravel(), np.arange(0, 2 * n + 1, 2)), shape=(n, _GRID)
-    )
-    return _of_means(of, rows, _smooth_error, noisy=True)
+    return _of_means(of, _placed(values, columns, _GRID), _smooth_error, noisy=True)
 
 
 def _smooth_error(residuals: Array) -> Array:

@@ -229,9 +229,11 @@ def _draws(
         drawn = counts * weight
         drawn = drawn[drawn.any(axis=1)]
         for i, made in enumerate(measures):
-            parts[i].append(made.by_weight(drawn))
-            if made.noise is not None:
-                noise[i].append(made.noise(drawn))
+            if made.with_noise is None:
+                parts[i].append(made.by_weight(drawn))
+                continue
+            for kept, found in zip((parts[i], noise[i]), made.with_noise(drawn), strict=True):
+                kept.append(found)
     return [
         _Drawn(np.concatenate(values), np.concatenate(sizes) if sizes else None)
         for values, sizes in zip(parts, noise, strict=True)

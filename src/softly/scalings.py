@@ -6,8 +6,9 @@ A map is found from logits whose classes are known, and keeps what is certain: a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import scipy.special
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from softly.functions import log_sigmoid, log_softmax, softmax
+from softly.functions import log_sigmoid, log_softmax
+from softly.kernels import threads
 from softly.objective import Objective, dot, most_rows_kept
 from softly.solvers.conjugate import conjugate_gradients
 from softly.solvers.preconditioners import Inverse, diagonal_of, hessian_matrix
@@ -27,14 +29,18 @@ Point = tuple[Any, ...]  # value, gradient, and what else a step there needs
 
 _HOTTEST = 1e-4  # a scale, as a part of that of logits whose spread is 1
 _COLDEST = 1e9  # a scale
-_LEAP = 8.0  # times: the most that a scale changes in a step that is not bounded yet
+_LEAP = 8.0  # times: the most that a scale changes in a step
 _HALVINGS = 40
 _IMPOSSIBLE = 1000.0  # temperatures below the best logit: e to the minus that is 0 in float64
 _BLOCK = 1 << 15  # numbers of a block of rows, which stay in the cache
 _FEWEST = 256  # rows of a block
+_STRIPES = 16  # of blocks, that threads share
 _MOST_STEPS = 60
-_NEAR = 1e-9  # of a scale, or of the loss: what a last step may still change
-_LEAVE = 0.1
+_NEAR = 1e-8  # of the loss: what a last step may still change; far less is left
+_CLOSE = 1e-3  # of a scale: as long may a last step be that is bent
+_LAST = 1e-6  # of a scale: so long may a last step be, or its bend; far less is left
+_MANY, _ONE_IN = 1 << 11, 8  # rows from which on some of them, one in so many, say where to start
+_LEAVE = 0.003  # of the residual
 _ENOUGH, _SHORTEST = 1e-4, 1e-10
 _MOST_WHOLE = 600  # parameters, whose Hessian is made
 _MOST_ODDS = 40.0  # 1 - p is less than the rounding of p
@@ -158,23 +164,47 @@ def fit_temperature(logits: Array, target: Array, weight: Array) -> Affine:
 
 
 def _best_scale(logits: Array, target: Array, weight: Array) -> float:
-    own = of_target(logits, target)
-    if not weight @ (logits.max(axis=1) - own).astype(np.float64) > 0:
+    best = logits.max(axis=1)
+    behind = (best - of_target(logits, target)).astype(np.float64)
+    if not weight @ behind > 0:
         return _supported_scale(logits, target, weight)
-    least, curvature = _along_scale(logits, target, weight, 0.0)
-    if least >= 0:
-        return _HOTTEST / float(np.sqrt(curvature / weight.sum())) if curvature > 0 else 1.0
-    low, high, at = 0.0, np.inf, 1.0
+    return _least_scale(logits, best, behind, weight)
+
+
+def _least_scale(logits: Array, best: Array, behind: Array, weight: Array) -> float:
+    """The scale of the least loss, where true classes are `behind` the best ones.
+
+    Newton's method, bent as the curvature changes from point to point (Halley's), so that two
+    passes are enough from where some of the rows have their minimum.
+    """
+    rows = logits, best, behind, weight
+    low, high, at, before = 0.0, np.inf, 1.0, (np.nan, np.nan)
+    some = slice(None, None, _ONE_IN)
+    if len(logits) > _MANY and weight[some] @ behind[some] > 0:
+        at = _least_scale(*(each[some] for each in rows))
     for _ in range(_MOST_STEPS):
-        slope, curvature = _along_scale(logits, target, weight, at)
+        slope, curvature = _along_scale(*rows, at)
         low, high = (low, at) if slope > 0 else (at, high)
         to = at - slope / curvature if curvature > 0 else np.inf
-        if abs(to - at) <= _NEAR * at:
-            return to
-        if not (low < to < high and to <= _LEAP * at):
+        if abs(to - at) <= _CLOSE * at:
+            turn = (curvature - before[1]) / (at - before[0])
+            bent = at - slope / (curvature - turn * slope / curvature / 2)
+            if abs(to - at) <= _LAST * at or abs(bent - to) <= _LAST * at:
+                return float(to if np.isnan(bent) else bent)
+        if not max(low, at / _LEAP) < to < min(high, _LEAP * at):
+            if not low and (hottest := _hottest_scale(*rows)):
+                return hottest
             to = _LEAP * at if np.isinf(high) else at / _LEAP if not low else np.sqrt(low * high)
-        at = float(to)
+        before, at = (at, curvature), float(to)
     return at
+
+
+def _hottest_scale(logits: Array, best: Array, behind: Array, weight: Array) -> float | None:
+    """Where the loss does not fall from the scale 0 on: one at which all classes are alike."""
+    slope, curvature = _along_scale(logits, best, behind, weight, 0.0)
+    if slope < 0:
+        return None
+    return _HOTTEST / float(np.sqrt(curvature / weight.sum())) if curvature > 0 else 1.0
 
 
 def _supported_scale(logits: Array, target: Array, weight: Array) -> float:
@@ -199,29 +229,26 @@ def _loss_at(logits: Array, target: Array, weight: Array, scale: float) -> float
     return -float(np.average(of_target(log_p, target), weights=weight))
 
 
-def _along_scale(logits: Array, target: Array, weight: Array, scale: float) -> tuple[float, float]:
+def _along_scale(
+    logits: Array, best: Array, behind: Array, weight: Array, scale: float
+) -> tuple[float, float]:
     """Slope and curvature of the summed loss of softmax(scale z), by the scale."""
-    slope = curvature = 0.0
-    for some in _blocks(logits):
-        z, s = logits[some].astype(np.float64, copy=False), weight[some]
-        own = of_target(z, target[some])[:, None]
-        p = softmax(z, axis=1, temperature=1 / scale) if scale else _alike(z)
-        with np.errstate(invalid="ignore"):
-            away = z - own
-            away[p == 0] = 0  # also where the logit is minus infinity
-        p *= away
-        mean = p.sum(axis=1)
-        p *= away
-        slope += float(s @ mean)
-        curvature += float(s @ (p.sum(axis=1) - mean**2))
+
+    def work(some: slice) -> tuple[Any, ...]:
+        z, s = np.subtract(logits[some], best[some, None], dtype=np.float64), weight[some]
+        e = z * scale if scale else np.where(z > -np.inf, 0.0, z)
+        np.exp(e, out=e)  # of which the largest is 1: nothing overflows
+        if z.sum() == -np.inf:
+            z[e == 0] = 0  # which minus infinity times 0 is not
+        total = np.vecdot(e, ones)
+        mean = np.vecdot(e, z) / total
+        e *= z
+        bend = np.vecdot(e, z) / total - mean**2
+        return float(s @ (mean + behind[some])), float(s @ bend)
+
+    ones = np.ones(logits.shape[1])
+    slope, curvature = _summed(logits, work)
     return slope, curvature
-
-
-def _alike(z: Array) -> Array:
-    """The same probability for each class that has any."""
-    there = z > -np.inf
-    alike: Array = there / there.sum(axis=1, keepdims=True)
-    return alike
 
 
 def fit_vector(logits: Array, target: Array, weight: Array) -> Affine:
@@ -246,18 +273,20 @@ def fit_vector(logits: Array, target: Array, weight: Array) -> Affine:
         return value + k * float(away @ away), gradient + 2 * k * away, hessian
 
     def step(x: Array, at: Point) -> Array:
-        newton: Array = -scipy.linalg.solve(at[2], at[1], assume_a="pos")
+        newton: Array = -scipy.linalg.cho_solve(scipy.linalg.cho_factor(at[2]), at[1])
         return newton
 
-    x = _newton(centre, look, step)
+    x = _newton(centre, look(centre), look, step)
     return Affine(first.temperature, x[:k], x[k:])
 
 
 def _newton(
-    x: Array, look: Callable[[Array], Point], step_from: Callable[[Array, Point], Array]
+    x: Array,
+    at: Point,
+    look: Callable[[Array], Point],
+    step_from: Callable[[Array, Point], Array],
 ) -> Array:
     """Steps down, each of them halved until it keeps its promise, until none promises anything."""
-    at = look(x)
     for _ in range(_MOST_STEPS):
         step = step_from(x, at)
         slope, length = float(np.vdot(at[1], step)), 1.0
@@ -276,27 +305,26 @@ def _along_vector(
 ) -> tuple[float, Array, Array]:
     """Summed loss, gradient and Hessian by the factors and biases."""
     k = logits.shape[1]
-    value, gradient, hessian = 0.0, np.zeros(2 * k), np.zeros((2 * k, 2 * k))
-    own = np.arange(k)
-    for some in _blocks(logits):
-        s, y = weight[some][:, None], target[some][:, None]
+
+    def work(some: slice) -> tuple[Any, ...]:
+        s, y = weight[some], target[some]
         z, possible = centred(logits[some] / np.float64(temperature))
         log_p = log_softmax(np.where(possible, z * x[:k] + x[k:], -np.inf), axis=1)
-        value -= float((s * np.take_along_axis(log_p, y, axis=1)).sum())
         p = np.exp(log_p)
-        slope = s * p
-        np.put_along_axis(slope, y, np.take_along_axis(slope, y, axis=1) - s, axis=1)
-        gradient[:k] += (slope * z).sum(axis=0)
-        gradient[k:] += slope.sum(axis=0)
         both = np.concatenate([p * z, p], axis=1)
-        hessian -= both.T @ (s * both)
-        weighted = s * both
-        cross = weighted[:, :k].sum(axis=0)
-        hessian[own, own] += (weighted[:, :k] * z).sum(axis=0)
-        hessian[own, k + own] += cross
-        hessian[k + own, own] += cross
-        hessian[k + own, k + own] += weighted[:, k:].sum(axis=0)
-    return value, gradient, hessian
+        both *= np.sqrt(s)[:, None]
+        p *= s[:, None]
+        pz = p * z
+        sums = np.stack([(pz * z).sum(axis=0), pz.sum(axis=0), p.sum(axis=0)])
+        wanted = np.stack([np.bincount(y, s * own, k) for own in (of_target(z, y), 1.0)])
+        return -float(s @ of_target(log_p, y)), sums[1:] - wanted, sums, both.T @ both
+
+    value, gradient, sums, product = _summed(logits, work)
+    hessian = -product
+    parts, own = hessian.reshape(2, k, 2, k), np.arange(k)
+    for i, j in np.ndindex(2, 2):  # factors, then biases
+        parts[i, own, j, own] += sums[i + j]
+    return value, gradient.ravel(), hessian
 
 
 def fit_matrix(logits: Array, target: Array, weight: Array) -> Affine:
@@ -333,9 +361,10 @@ def _pulled(objective: Objective, centre: Array, pull: Array) -> Array:
     same for all classes: here that is not nothing, since their pulls differ.
     """
     strength, shape = objective.total_weight, centre.shape
-    sample = objective.sample(
-        slice(None, None, -(-len(objective.target) // most_rows_kept(objective)))
-    )
+    sample = objective
+    if objective.probabilities is None:
+        step_over = -(-objective.n_rows // most_rows_kept(objective))
+        sample = objective.sample(slice(None, None, step_over))
     sample.feature_means = np.zeros(shape[1] - 1)  # as they are
 
     def look(x: Array) -> Point:
@@ -349,13 +378,17 @@ def _pulled(objective: Objective, centre: Array, pull: Array) -> Array:
         product: Array = strength * objective.curvature_along(along) + pull * along
         return product.reshape(1, -1)
 
+    if sample is not objective:
+        sample.value_and_gradient(centre)
+    start = look(centre)
+    inverse = _inverse(sample, strength, pull)
+
     def step(x: Array, at: Point) -> Array:
-        sample.value_and_gradient(x)
-        inverse, g = _inverse(sample, strength, pull), at[1].reshape(1, -1)
+        g = at[1].reshape(1, -1)
         found = conjugate_gradients(product, g, inverse(g), inverse, _LEAVE)
         return found.direction.reshape(shape)
 
-    return _newton(centre, look, step)
+    return _newton(centre, start, look, step)
 
 
 def _inverse(sample: Objective, strength: float, pull: Array) -> Inverse:
@@ -381,14 +414,17 @@ def fit_isotonic(logits: Array, target: Array, weight: Array) -> Monotone:
     calibration in deep learning", 2020; Oron and Flournoy, "Centered isotonic regression", 2017.
     """
     odds = _log_odds(logits)
-    truth = np.zeros_like(odds)
-    np.put_along_axis(truth, target[:, None], 1.0, axis=1)
-    possible = odds >= -_IMPOSSIBLE
-    each = np.broadcast_to(weight[:, None], odds.shape)[possible]
-    x, rank = np.unique(odds[possible], return_inverse=True)
-    mass = np.bincount(rank, weights=each)
-    right = np.bincount(rank, weights=each * truth[possible])
-    steps = _Steps(mass, right, mass * x)
+    own = of_target(odds, target)
+    possible, sound = odds >= -_IMPOSSIBLE, own >= -_IMPOSSIBLE
+    x, each = odds[possible], np.broadcast_to(weight[:, None], odds.shape)[possible]
+    # What lies between two log-odds of true classes is never right, and falls to the lower one:
+    # only those need to be sorted.
+    edges = np.unique(own[sound])
+    place, count = np.searchsorted(edges, x, side="right"), len(edges) + 1
+    right = np.bincount(np.searchsorted(edges, own[sound], "right"), weight[sound], count)
+    mass, total = np.bincount(place, each, count), np.bincount(place, each * x, count)
+    there = mass > 0
+    steps = _Steps(mass[there], right[there], total[there])
     steps = steps.merged(steps.right / steps.mass)
     while (np.diff(steps.values) < 0).any():
         steps = steps.merged(steps.values)
@@ -415,6 +451,31 @@ class _Steps:
         return _Steps(*(np.add.reduceat(x, starts) for x in vars(self).values()))
 
 
-def _blocks(z: Array) -> Iterator[slice]:
-    step = max(_FEWEST, _BLOCK // z.shape[1])
-    return (slice(start, start + step) for start in range(0, len(z), step))
+Fit = Callable[[Array, Array, Array], Scaling]
+
+# From simple to rich.
+METHODS: dict[str, Fit] = {
+    "identity": lambda logits, target, weight: IDENTITY,
+    "temperature": fit_temperature,
+    "isotonic": fit_isotonic,
+    "vector": fit_vector,
+    "matrix": fit_matrix,
+}
+LINEAR = ["identity", "temperature", "vector", "matrix"]  # those that a layer can take in
+
+
+def _summed(logits: Array, work: Callable[[slice], tuple[Any, ...]]) -> tuple[Any, ...]:
+    """What work makes of blocks of rows, added up in an order that no thread changes."""
+    step = max(_FEWEST, _BLOCK // logits.shape[1])
+    starts = range(0, len(logits), step)
+    count = min(_STRIPES, len(starts))
+
+    def stripe(i: int) -> tuple[Any, ...]:
+        some = starts[i * len(starts) // count : (i + 1) * len(starts) // count]
+        return _added(work(slice(start, start + step)) for start in some)
+
+    return _added(threads.each(stripe, range(count)))
+
+
+def _added(parts: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return reduce(lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)), parts)
