@@ -360,6 +360,8 @@ def _pulled(objective: Objective, centre: Array, pull: Array) -> Array:
     Newton's method. Vectors are one row to conjugate gradients, which would take away what is the
     same for all classes: here that is not nothing, since their pulls differ.
     """
+    objective.work_roughly()
+    objective.precise = True  # but for products: a direction need not be exact
     strength, shape = objective.total_weight, centre.shape
     sample = objective
     if objective.probabilities is None:
