@@ -32,14 +32,10 @@ EXPECTED = {
     "check_estimators_dtypes": NEED_FEATURES,
     "check_estimators_nan_inf": "infinities are used as they are",
 }
-FOLDS = {"check_sample_weight_equivalence_on_dense_data": "folds are of rows, not of weights"}
 
 
 @pytest.mark.filterwarnings("ignore:(vector|matrix) scaling fits:UserWarning")
-@parametrize_with_checks(
-    EVERY,
-    expected_failed_checks=lambda e: EXPECTED | (FOLDS if type(e) is Calibrator else {}),
-)
+@parametrize_with_checks(EVERY, expected_failed_checks=lambda _: EXPECTED)
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
@@ -174,6 +170,7 @@ def test_few_rows_have_an_answer(rows):
         np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:(vector|matrix) scaling fits:UserWarning")
 def test_a_class_that_never_occurs_and_one_class_only():
     logits, y = drawn(classes=5)
     for kept in (y != 3, y == 2):
@@ -182,6 +179,33 @@ def test_a_class_that_never_occurs_and_one_class_only():
             p = model.fit(logits[kept], y[kept]).predict_proba(logits)
             assert np.isfinite(p).all()
             assert (p > 0).any(axis=0).all()
+
+
+def test_few_rows_or_one_class_are_not_offered_what_each_class_has_numbers_of():
+    logits, y = drawn(rows=400, classes=10)
+    few = Calibrator(classes=range(10)).fit(logits[:9], y[:9])
+    one = Calibrator(classes=range(10)).fit(logits[y == 2], y[y == 2])
+    for model in (few, one):
+        assert set(model.candidates_) == {"identity", "temperature", "isotonic"}
+    assert "matrix" in Calibrator(classes=range(10)).fit(logits, y).candidates_
+    with pytest.warns(UserWarning, match="rows of 1: give it"):
+        softly.MatrixScaling(classes=range(10)).fit(logits[y == 2], y[y == 2])
+
+
+def test_what_is_no_logits_is_refused_when_predicting_too():
+    logits, y = drawn()
+    for model in EVERY:
+        fitted = clone(model).fit(logits, y)
+        p = fitted.predict_proba(logits)
+        for method in (fitted.predict, fitted.predict_proba, fitted.predict_log_proba):
+            with pytest.raises(ValueError, match=r"sum to 1.*from_probabilities"):
+                method(p)
+        with pytest.raises(ValueError, match=r"as large as 1e.300, but 1e.15 at most"):
+            fitted.predict(logits * [1e300, 1, 1, 1] / logits[:, [0]])
+        with pytest.raises(ValueError, match=r"shape \(4,\), but a 2D array"):
+            fitted.predict(logits[0])
+        impossible = fitted.predict_proba(np.full((1, 4), -np.inf))  # has no answer
+        assert np.isnan(impossible).all()
 
 
 def test_rows_whose_loss_infinity_decides_say_nothing():
@@ -268,7 +292,7 @@ def test_fewer_rows_than_classes_are_said_where_each_class_has_numbers(method):
     logits, y = drawn(rows=30, classes=12)
     own = {"vector": softly.VectorScaling, "matrix": softly.MatrixScaling}[method]
     for model in (own(classes=range(12)), Calibrator(method, classes=range(12))):
-        said = f"{method} scaling fits numbers for each of 12 classes, but has 11 rows: .* Temp"
+        said = f"{method} scaling fits numbers for each of 12 classes, but has 11 rows of .* Temp"
         with pytest.warns(UserWarning, match=said) as told:
             model.fit(logits[:11], y[:11])
         assert told[0].filename == __file__

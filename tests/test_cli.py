@@ -720,6 +720,11 @@ def test_logits_of_any_model_are_calibrated(run):
     assert applied.status == 0, applied.err
     p = np.load("p.npy")
     np.testing.assert_allclose(p.sum(axis=1), 1)
+    itself = run("apply", "cal.json", "logits.npy", "--output", "./logits.npy")
+    assert "'logits.npy' holds the scores: write" in itself.sentence
+    np.testing.assert_array_equal(np.load("logits.npy"), logits)
+    again = run("apply", "cal.json", "p.npy", "--output", "q.npy")
+    assert "all sum to 1, as probabilities do, but logits are needed" in again.sentence
     expected = softly.Calibrator().fit(logits, y).predict_proba(logits)
     np.testing.assert_allclose(p, expected, atol=1e-12)
     assert "600 rows of 3 classes" in applied.err

@@ -30,6 +30,7 @@ Array = NDArray[Any]
 
 _FLOOR = 1e-7  # what a probability of 0 is taken for, at most
 _ZERO = 1e-37  # below that float32 has not all its digits: as good as 0
+_LARGEST = 1e15  # of finite logits: what is added to them still shows
 _FOR_EACH_CLASS = ("vector", "matrix")
 
 
@@ -119,7 +120,6 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weight = _check_sample_weight(
             sample_weight, scores, dtype=np.float64, ensure_non_negative=True
         )
-        _refuse_probabilities(scores)
         sound = usable(scores, target) & (weight > 0)
         if not sound.any():
             raise ValueError(
@@ -130,11 +130,12 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with one_blas_thread:  # its own spin between our small products
             self._learn(scores[some], target[some], weight[some])
         self.classes_ = classes
-        rows, k = int(sound.sum()), scores.shape[1]
-        if rows < k and self._method() in _FOR_EACH_CLASS:
+        k = scores.shape[1]
+        if self._method() in _FOR_EACH_CLASS and _are_few(target[some], weight[some], k):
             warnings.warn(
-                f"{self._method()} scaling fits numbers for each of {k} classes, but has {rows} "
-                "rows: give it as many at least, or fit TemperatureScaling, which has one number",
+                f"{self._method()} scaling fits numbers for each of {k} classes, but has "
+                f"{int(sound.sum())} rows of {len(np.unique(target[some]))}: give it as many rows "
+                "as classes at least, and of two, or fit TemperatureScaling, which has one number",
                 stacklevel=2,
             )
         return self
@@ -211,6 +212,10 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "isotonic scaling is no linear map and cannot be folded into a layer: fit "
                 "temperature, vector or matrix scaling"
             )
+        if not (np.isfinite(W).all() and np.isfinite(b).all()):
+            raise ValueError(
+                "W or b holds NaN or infinity, but a layer's finite numbers are needed"
+            )
         dtype = np.result_type(W.dtype, np.float32)
         whole, bias = self.scaling_.matrix(k), self.scaling_.bias
         if rows == 1:  # the first of two classes has logit 0
@@ -242,6 +247,11 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _checked(self, logits: Any, *, reset: bool) -> Array:
         """Logits as floats, shape (N, K); a column for the first of two classes is added."""
+        if isinstance(logits, np.ndarray) and logits.ndim == 1:
+            raise ValueError(
+                f"logits have shape {logits.shape}, but a 2D array is needed, (N, K). Reshape your "
+                "data: logits[:, None] is one column, logits[None] one row"
+            )
         scores: Array = validate_data(
             self, logits, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=False
         )
@@ -252,6 +262,8 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"logits[{bad[0]}] holds NaN, in {len(bad)} of {len(scores)} rows: leave such rows "
                 "out, or mend what made them (input contains NaN)"
             )
+        _refuse_probabilities(scores)
+        _refuse_endless(scores)
         return scores
 
 
@@ -433,7 +445,8 @@ class Calibrator(_Calibrated):
     method : str or list of str, default="auto"
         "identity", "temperature", "isotonic", "vector" or "matrix"; or "auto", which takes the
         simplest whose log loss by cross-validation (five folds) is within a standard error of the
-        best one's, in this order of simplicity. To leave the logits alone is one of them. Of a
+        best one's, in this order of simplicity; vector and matrix scaling only where there are as
+        many rows as classes, and of two classes. To leave the logits alone is one of them. Of a
         list, one is chosen in the same way.
     classes : array_like, shape (K,), optional
         As for `TemperatureScaling`.
@@ -469,19 +482,20 @@ class Calibrator(_Calibrated):
         self.classes = classes
 
     def _learn(self, logits: Array, target: Array, weight: Array) -> None:
-        choice = choose(logits, target, weight, self._among(logits.shape[1]))
+        choice = choose(logits, target, weight, self._among(target, weight, logits.shape[1]))
         self.method_, self.reason_ = choice.method, choice.reason
         self.candidates_, self.cross_fit_ = choice.candidates, choice.cross_fit
         self.scaling_ = METHODS[self.method_](logits, target, weight)
 
-    def _among(self, k: int) -> list[str]:
+    def _among(self, target: Array, weight: Array, k: int) -> list[str]:
         """The methods to choose from, from simple to rich."""
         asked = [self.method] if isinstance(self.method, str) else self.method
         if not isinstance(asked, (list, tuple)) or not asked or set(asked) - {"auto", *METHODS}:
             raise ValueError(
                 f"method is {self.method!r}, but auto, or some of {', '.join(METHODS)}, is needed"
             )
-        among = [name for name in METHODS if name in asked or "auto" in asked]
+        auto = [n for n in METHODS if n not in _FOR_EACH_CLASS or not _are_few(target, weight, k)]
+        among = [n for n in METHODS if n in asked or (n in auto and "auto" in asked)]
         # A matrix of two centred logits is no more than a vector of them.
         return among if k > 2 or "vector" not in among else [n for n in among if n != "matrix"]
 
@@ -512,6 +526,23 @@ def of_stored(stored: Stored) -> Calibrator:
     model.scaling_ = stored.scaling
     model.classes_, model.n_features_in_ = stored.classes, stored.columns
     return model
+
+
+def _are_few(target: Array, weight: Array, k: int) -> bool:
+    """Whether rows tell too little of each class."""
+    return bool(weight.sum() < k or len(np.unique(target)) < 2)
+
+
+def _refuse_endless(scores: Array) -> None:
+    """Logits whose squares no number holds."""
+    if max(scores.max(), -scores.min()) <= _LARGEST:
+        return
+    largest = float(np.abs(scores, where=np.isfinite(scores), out=np.zeros_like(scores)).max())
+    if largest > _LARGEST:
+        raise ValueError(
+            f"logits are as large as {largest:.3g}, but {_LARGEST:g} at most is needed: divide "
+            "them by a number that all share, or say infinity where it is meant"
+        )
 
 
 def _refuse_probabilities(scores: Array) -> None:

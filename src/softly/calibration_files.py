@@ -71,7 +71,7 @@ def read(path: str | os.PathLike[str]) -> Stored:
         If the file is no such JSON.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # with the mark that some editors put first
             return _stored(json.load(file))
     except (KeyError, TypeError, ValueError, _Wrong) as error:  # of JSON, of text, of numbers
         raise ValueError(
@@ -100,8 +100,8 @@ def _stored(fields: Any) -> Stored:
     )
     classes, columns = np.array(fields["classes"]), int(fields["columns"])
     k = len(classes)
-    _need(columns == k or (columns, k) == (1, 2))
-    scaling = _monotone(fields) if "knots" in fields else _affine(fields, k)
+    _need(columns == k or (columns, k) == (1, 2), len(np.unique(classes)) == k)
+    scaling = _monotone(fields) if fields["method"] == "isotonic" else _affine(fields, k)
     return Stored(fields["method"], scaling, columns, classes, of_input == _INPUTS[1])
 
 
@@ -114,9 +114,17 @@ def _monotone(fields: dict[str, Any]) -> Monotone:
 
 def _affine(fields: dict[str, Any], k: int) -> Affine:
     temperature, weight, bias = (np.array(fields[name], float) for name in ("T", "W", "b"))
-    _need((weight.shape, bias.shape) in (((), ()), ((k,), (k,)), ((k, k), (k,))))
+    _need((weight.shape, bias.shape) in _shapes(fields["method"], k))
     _need(*(np.isfinite(each).all() for each in (temperature, weight, bias)), temperature > 0)
     return Affine(float(temperature), weight, bias)
+
+
+def _shapes(method: str, k: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """What weights and biases of a method may have; matrix scaling may end as vector scaling."""
+    of_vector = ((k,), (k,))
+    if method == "matrix":
+        return [((k, k), (k,)), of_vector]
+    return [of_vector] if method == "vector" else [((), ())]
 
 
 def _need(*conditions: Any) -> None:

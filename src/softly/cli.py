@@ -351,6 +351,8 @@ def apply(
 
     if output.suffix != ".npy":
         raise TableError(f"the output file '{output}' needs a name that ends in .npy")
+    if output.exists() and logits.exists() and os.path.samefile(logits, output):
+        raise TableError(f"'{output}' holds the scores: write the probabilities somewhere else")
     outputs.check_writable(output)
     calibrator, takes_probabilities = calibrating.load(model)
     p = calibrating.probabilities(calibrator, calibrating.read_array(logits), takes_probabilities)

@@ -130,7 +130,7 @@ def centred(z: Array) -> tuple[Array, NDArray[np.bool_]]:
     """
     top = z.max(axis=1, keepdims=True)
     possible = z >= top - _IMPOSSIBLE
-    if not possible.all():
+    if not possible.all() or top.min() == -np.inf:
         possible &= np.isfinite(z)
         z = np.where(possible, z, 0.0)
     mean = z.sum(axis=1, keepdims=True) / np.maximum(possible.sum(axis=1, keepdims=True), 1)
