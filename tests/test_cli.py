@@ -748,7 +748,7 @@ def test_too_few_rows_are_a_sentence_beside_the_answer(run):
         *("calibrate", "logits.npy", "labels.npy", "--model", "cal.json", "--method", "matrix")
     )
     assert done.status == 0
-    assert "Matrix scaling fits numbers for each of 30 classes, but has 20 rows: " in done.err
+    assert "Matrix scaling fits numbers for each of 30 classes, but has 20 rows of 20: " in done.err
     assert "UserWarning" not in done.err
 
 
