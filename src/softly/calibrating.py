@@ -110,7 +110,7 @@ def calibrate(
             f"the scores have shape {scores.shape}, but (N, K) is needed: a row of K scores each; "
             "or (N, 1), those of the second of two classes"
         )
-    labels = None if classes is None else _as_labels(classes, y)
+    labels = None if classes is None else as_labels(classes, y)
     try:
         logits = from_probabilities(scores) if are_probabilities else scores
         model = Calibrator(method, classes=labels).fit(logits, y)
@@ -131,11 +131,11 @@ def calibrate(
     )
 
 
-def _as_labels(classes: list[str], y: Array) -> Array:
+def as_labels(classes: list[str], y: Array) -> Array:
     """Labels that were written, of the kind that y has."""
     try:
         return np.array(classes, dtype=y.dtype if y.dtype.kind in "iu" else np.str_)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise TableError(
             f"the classes {', '.join(classes)} are not all whole numbers, as the labels are"
         ) from error

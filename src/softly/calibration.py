@@ -256,14 +256,7 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self, logits, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=False
         )
         scores = with_first(scores)
-        if np.isnan(scores.min()):
-            bad = np.flatnonzero(np.isnan(scores).any(axis=1))
-            raise ValueError(
-                f"logits[{bad[0]}] holds NaN, in {len(bad)} of {len(scores)} rows: leave such rows "
-                "out, or mend what made them (input contains NaN)"
-            )
-        _refuse_probabilities(scores)
-        _refuse_endless(scores)
+        refuse_no_logits(scores)
         return scores
 
 
@@ -533,6 +526,18 @@ def _are_few(target: Array, weight: Array, k: int) -> bool:
     return bool(weight.sum() < k or len(np.unique(target)) < 2)
 
 
+def refuse_no_logits(scores: Array) -> None:
+    """Raise ValueError for scores, shape (N, K), that are NaN, probabilities or too large."""
+    if np.isnan(scores.min()):
+        bad = np.flatnonzero(np.isnan(scores).any(axis=1))
+        raise ValueError(
+            f"logits[{bad[0]}] holds NaN, in {len(bad)} of {len(scores)} rows: leave such rows "
+            "out, or mend what made them (input contains NaN)"
+        )
+    _refuse_probabilities(scores)
+    _refuse_endless(scores)
+
+
 def _refuse_endless(scores: Array) -> None:
     """Logits whose squares no number holds."""
     if max(scores.max(), -scores.min()) <= _LARGEST:
@@ -550,5 +555,6 @@ def _refuse_probabilities(scores: Array) -> None:
     if len(scores) > 1 and scores.min() >= 0 and not len(no_distributions(scores)):
         raise ValueError(
             f"logits has {len(scores)} rows that are not negative and all sum to 1, as "
-            "probabilities do, but logits are needed: softly.from_probabilities(p) makes them"
+            "probabilities do, but logits are needed: softly.from_probabilities(p) makes them, as "
+            "--probabilities of the command does"
         )

@@ -260,6 +260,56 @@ def confusion_matrix(predicted: Array, target: Array, n_classes: int) -> NDArray
     return pairs.reshape(n_classes, n_classes)
 
 
+@dataclass(frozen=True)
+class ByClass:
+    """How each class is found.
+
+    Attributes
+    ----------
+    rows, predicted : ndarray of int, shape (K,)
+        How often it is true, and how often it is the answer.
+    precision, recall, f1 : ndarray, shape (K,)
+        NaN where there is nothing to count: no answer, no row, or neither.
+    probability : ndarray, shape (K,)
+        The mean of what is given to it where it is true; NaN without a row.
+    """
+
+    rows: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    precision: Array
+    recall: Array
+    f1: Array
+    probability: Array
+
+
+def by_class(of: Predictions) -> ByClass:
+    """Precision, recall, F1 and the mean probability of each class.
+
+    Examples
+    --------
+    >>> p = np.array([[0.8, 0.2], [0.5, 0.5], [0.9, 0.1]])
+    >>> by_class(Predictions(p, np.array([0, 0, 1]))).recall
+    array([1., 0.])
+    """
+    k = of.p.shape[1]
+    rows, predicted = (np.bincount(x, minlength=k) for x in (of.target, of.predicted))
+    right = np.bincount(of.target[of.correct], minlength=k)
+    given = np.bincount(of.target, of.of_target, minlength=k)
+    return ByClass(
+        rows=rows,
+        predicted=predicted,
+        precision=_ratio(right, predicted),
+        recall=_ratio(right, rows),
+        f1=_ratio(2 * right, rows + predicted),
+        probability=_ratio(given, rows),
+    )
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    """NaN where there is nothing below."""
+    return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+
+
 def roc_auc(of: Predictions) -> Measure:
     """The mean of the classes' areas under the ROC curve, each against the rest.
 
@@ -544,6 +594,21 @@ def reliability(of: Predictions, bins: int = BINS, cut: Cut = Bins.equal_mass) -
         high=np.where(wrong > 0, beta.ppf(0.975, right + 1, np.maximum(wrong, 1)), 1.0),
         count=count.astype(np.int64),
     )
+
+
+def confidences(of: Predictions, bins: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many right and how many wrong answers are how sure, in bins of equal width.
+
+    Examples
+    --------
+    >>> p = np.array([[0.8, 0.2], [0.5, 0.5], [0.9, 0.1]])
+    >>> right, wrong = confidences(Predictions(p, np.array([0, 0, 1])), bins=4)
+    >>> right, wrong
+    (array([0, 1, 0, 1]), array([0, 0, 0, 1]))
+    """
+    place = Bins.equal_width(of.confidence, None, bins).of(of.confidence)
+    right, wrong = (np.bincount(place[x], minlength=bins) for x in (of.correct, ~of.correct))
+    return right, wrong
 
 
 # --- What if it may abstain ----------------------------------------------------------------------

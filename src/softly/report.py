@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from softly import features, metrics, tables
-from softly.errors import TableError
+from softly import features, metrics
 from softly.functions import softmax
+from softly.scoring import LeftOut, scored
 
 if TYPE_CHECKING:
     from softly.calibrating import Calibrating
@@ -83,40 +83,23 @@ def evaluate(model: Model, frames: Iterable[pl.DataFrame]) -> Evaluation:
     TableError
         If the target is not there or no row can be scored.
     """
-    known = {name: i for i, name in enumerate(model.classes)}
-    logits, targets, unknown = [], [], dict[str, int]()
-    unlabelled = first_row = 0
-    for frame in frames:
-        if model.schema.target not in frame.columns:
-            raise TableError(
-                f"there is no column '{model.schema.target}' in the table; the model "
-                "predicts it, so rows need it to be scored"
-            )
-        labels, missing = tables.labels(frame, model.schema.target)
-        target = np.array([known.get(label, -1) for label in labels], dtype=np.int64)
-        for label in labels[(target < 0) & ~missing]:
-            unknown[str(label)] = unknown.get(str(label), 0) + 1
-        unlabelled += int(missing.sum())
-        logits.append(model.logits(frame, first_row)[target >= 0])
-        targets.append(target[target >= 0])
-        first_row += len(frame)
+    left_out = LeftOut()
+    logits, targets = [], []
+    for batch in scored(model, frames, left_out):
+        logits.append(batch.logits)
+        targets.append(batch.target)
     target = np.concatenate(targets)
-    if not len(target):
-        raise TableError(
-            f"no row can be scored: none has a class in '{model.schema.target}' that the model "
-            f"knows ({', '.join(model.classes[:8])}{', ...' if len(known) > 8 else ''})"
-        )
     every = np.concatenate(logits)
     guess = np.broadcast_to(np.log(model.frequencies).astype(np.float32), every.shape)
     predicted = every.argmax(axis=1)
     return Evaluation(
         rows=len(target),
-        unlabelled=unlabelled,
-        unknown=unknown,
+        unlabelled=left_out.unlabelled,
+        unknown=left_out.unknown,
         classes=model.classes,
         model=_scores(every, target),
         guessing=_scores(guess, target),
-        confusion=metrics.confusion_matrix(predicted, target, len(known)).tolist(),
+        confusion=metrics.confusion_matrix(predicted, target, len(model.classes)).tolist(),
     )
 
 

@@ -110,6 +110,16 @@ def measure(
     0.7500 (0.5000 to 1.0000)
     """
     of = _predictions(p, y, classes, sample_weight)
+    return measure_predictions(of, measures, resamples, random_state)
+
+
+def measure_predictions(
+    of: Predictions,
+    measures: Iterable[str] | None = None,
+    resamples: int = _RESAMPLES,
+    random_state: int = 0,
+) -> dict[str, Score]:
+    """`measure`, of predictions that were checked."""
     named = _named(measures, of)
     draws = _draws(list(named.values()), of.each, resamples, random_state)
     return {
