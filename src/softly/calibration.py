@@ -492,6 +492,14 @@ class Calibrator(_Calibrated):
         # A matrix of two centred logits is no more than a vector of them.
         return among if k > 2 or "vector" not in among else [n for n in among if n != "matrix"]
 
+    @property
+    def temperature_(self) -> float | None:
+        """Where it is all that was fitted; else None."""
+        scaling = self.scaling_
+        if self.method_ == "temperature" and isinstance(scaling, Affine):
+            return scaling.temperature
+        return None
+
     def _method(self) -> str:
         return self.method_
 

@@ -307,7 +307,8 @@ def by_class(of: Predictions) -> ByClass:
 
 def _ratio(above: Array, below: Array) -> Array:
     """NaN where there is nothing below."""
-    return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+    ratio: Array = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+    return ratio
 
 
 def roc_auc(of: Predictions) -> Measure:

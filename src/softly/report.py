@@ -20,7 +20,6 @@ from softly.scoring import LeftOut, scored
 
 if TYPE_CHECKING:
     from softly.calibrating import Calibrating
-    from softly.calibration import Calibrator
     from softly.models import Model
     from softly.tables import Schema
     from softly.training import Search, Training
@@ -211,8 +210,8 @@ def _counted(count: int, what: str) -> str:
 def draw_calibrating(console: Console, done: Calibrating) -> None:
     """What was chosen and why, and the measures before and after."""
     console.print(Text(f"Chosen: {done.calibrator.method_}. {_sentence(done.calibrator.reason_)}"))
-    if isinstance(temperature := _temperature(done.calibrator), float):
-        console.print(f"T = {temperature:.4g}")
+    if done.calibrator.temperature_ is not None:
+        console.print(f"T = {done.calibrator.temperature_:.4g}")
     console.print()
     table = Table(f"{done.rows:,} held-out rows", box=None, pad_edge=False)
     for name in ("before", "after", "difference, 95 % interval"):
@@ -230,15 +229,6 @@ def draw_calibrating(console: Console, done: Calibrating) -> None:
 
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
-
-
-def _temperature(calibrator: Calibrator) -> float | None:
-    """Where it is all there is to say."""
-    return (
-        getattr(calibrator.scaling_, "temperature", None)
-        if (calibrator.method_ == "temperature")
-        else None
-    )
 
 
 def draw_evaluation(console: Console, evaluation: Evaluation, rows: str = "rows") -> None:

@@ -16,14 +16,14 @@ from softly.conformal import PredictionSets
 from softly.functions import softmax
 from softly.metrics import Predictions, Reliability, RiskCoverage
 from softly.resampling import Comparison, Score, compare_predictions, measure_predictions
-from softly.scalings import METHODS, usable
+from softly.scalings import METHODS, fit_temperature, usable
 from softly.subjects import MISTAKES, Subject
+from softly.verdict import verdict
 
 Array = NDArray[Any]
 
 SAID = ("accuracy", "log_loss", "brier_score", "calibration_error")
 COVERAGE = 0.9  # of the prediction sets
-FEW = 100  # rows, below which little can be told
 
 _MOST_CALIBRATED = 20_000  # rows that calibration is judged by
 _MOST_NUMBERS = 2_000_000  # logits, likewise
@@ -214,6 +214,8 @@ class Report:
 
     Attributes
     ----------
+    source : list of str
+        The files that it is about.
     rows : int
     unlabelled : int
         Rows without a label, left out.
@@ -242,6 +244,7 @@ class Report:
         The most confident ones.
     """
 
+    source: list[str]
     rows: int
     unlabelled: int
     unknown_rows: int
@@ -264,7 +267,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and text, ready for JSON; None for what is infinite or unknown."""
         found: dict[str, Any] = plain(self)
-        return found
+        return {"verdict": plain(verdict(self))} | found
 
 
 def plain(value: Any) -> Any:
@@ -294,6 +297,7 @@ def report(subject: Subject) -> Report:
     by_frequency = sorted(unknown.items(), key=lambda item: -item[1])
     pairs = _pairs(of)
     return Report(
+        source=subject.source,
         rows=len(of.target),
         unlabelled=subject.left_out.unlabelled,
         unknown_rows=sum(unknown.values()),
@@ -364,14 +368,13 @@ def _methods(target: Array, k: int) -> list[str]:
 
 def _calibration(found: Calibrator, logits: Array, target: Array) -> Calibration:
     before, after = Predictions(softmax(logits, axis=1), target, logits), None
-    changes = found.cross_fit_ is not None and found.method_ != "identity"
-    if changes:
+    if found.cross_fit_ is not None and found.method_ != "identity":
         z = found.cross_fit_.log_probabilities(logits)
         after = Predictions(softmax(z, axis=1), target, z)
     return Calibration(
         rows=len(target),
         method=found.method_,
-        temperature=float(found.scaling_.temperature) if found.method_ == "temperature" else None,
+        temperature=found.temperature_,
         measures=compare_predictions(before, after or before, SAID),
         before=_believed(before),
         after=_believed(after) if after else None,
@@ -384,7 +387,7 @@ def _believed(of: Predictions) -> Believed:
 
 
 def _temperatures(logits: Array, target: Array) -> Temperatures:
-    best = float(METHODS["temperature"](logits, target, np.ones(len(target))).temperature)
+    best = fit_temperature(logits, target, np.ones(len(target))).temperature
     tried = np.geomspace(min(best, 1.0) / _APART, max(best, 1.0) * _APART, _TEMPERATURES)
     loss = np.array([_loss_at(logits, target, t) for t in tried])
     least = _loss_at(logits, target, best)
@@ -477,7 +480,10 @@ def _by_class(
             names[i],
             int(found.rows[i]),
             int(found.predicted[i]),
-            *(_known(x[i]) for x in (found.precision, found.recall, found.f1, found.probability)),
+            _known(found.precision[i]),
+            _known(found.recall[i]),
+            _known(found.f1[i]),
+            _known(found.probability[i]),
             confused_with=None if other is None else names[other],
             confused_rows=n,
         )

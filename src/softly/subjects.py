@@ -1,4 +1,4 @@
-"""What a report is about: scores of rows whose classes are known, from a model's table or arrays."""
+"""What a report is about: scores of rows whose classes are known, from a model or from arrays."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ class Subject:
 
     Attributes
     ----------
+    source : list of str
+        The names of the files that it comes from.
     logits : ndarray, shape (N, K)
     target : ndarray of int, shape (N,)
     classes : list of str
@@ -54,6 +56,7 @@ class Subject:
         The features that weigh most for each class, of a model of ours.
     """
 
+    source: list[str]
     logits: Array
     target: NDArray[np.int64]
     classes: list[str]
@@ -66,7 +69,7 @@ class Subject:
     weights: dict[str, list[tuple[str, float]]] | None = None
 
 
-def of_model(model: Model, frames: Iterable[pl.DataFrame]) -> Subject:
+def of_model(model: Model, frames: Iterable[pl.DataFrame], source: list[str]) -> Subject:
     """A model, on labelled tables.
 
     Raises
@@ -83,6 +86,7 @@ def of_model(model: Model, frames: Iterable[pl.DataFrame]) -> Subject:
         number.append(batch.first_row + batch.place + 1)
         worst = heapq.nlargest(MISTAKES, worst + _mistakes(batch, columns))
     return Subject(
+        source,
         np.concatenate(logits),
         np.concatenate(target),
         model.classes,
@@ -97,7 +101,7 @@ def of_model(model: Model, frames: Iterable[pl.DataFrame]) -> Subject:
 
 
 def _telling(model: Model) -> list[str]:
-    """Columns that tell a row from another for a person: its names first, then what is learnt of."""
+    """Columns by which a person tells rows apart: an identifier, then what is learnt of."""
     names = [c.name for c in model.schema.columns if c.kind == "identifier"][:1]
     return [*names, *(c.name for c in model.schema.used)][:_COLUMNS]
 
@@ -125,7 +129,12 @@ def shortened(text: str, most: int) -> str:
 
 
 def of_arrays(
-    scores: Array, y: Array, *, classes: list[str] | None = None, are_probabilities: bool = False
+    scores: Array,
+    y: Array,
+    source: list[str],
+    *,
+    classes: list[str] | None = None,
+    are_probabilities: bool = False,
 ) -> Subject:
     """Any model, by its scores of some rows.
 
@@ -154,10 +163,12 @@ def of_arrays(
         logits = _logits(scores, are_probabilities)
         if y.dtype.kind == "f" and not np.isfinite(y).all():
             raise ValueError("the labels hold NaN or infinity, but each row needs a class")
-        labels, target = targets.columns_of(y, logits.shape[1], as_labels(classes, y))
+        named = None if classes is None else as_labels(classes, y)
+        labels, target = targets.columns_of(y, logits.shape[1], named)
     except ValueError as error:
         raise TableError(str(error)) from error
     return Subject(
+        source,
         logits,
         target,
         [str(label) for label in labels.tolist()],
