@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from softly.classifier_cv import SearchStep
     from softly.models import Model
     from softly.solvers.result import Pass
+    from softly.subjects import Subject
 
 WRONG_INPUT, FAILED = 2, 1  # exit statuses beside 0, which is done
 _SECONDS = 5.0  # between lines on the passes, where standard error is no terminal
@@ -63,6 +64,17 @@ def _one_of(*names: str) -> Callable[[Any], Any]:
     return check
 
 
+def _language(code: str) -> str:
+    """A check that there is such a language."""
+    from softly import languages
+
+    try:
+        languages.texts(code)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return code
+
+
 def _version(asked: bool) -> None:
     if asked:
         import softly
@@ -79,6 +91,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, f
         "softly train birds.csv --target kind --model birds.skops",
         "softly predict birds.skops new.csv --output answers.csv",
         "softly evaluate birds.skops labelled.csv",
+        "softly report birds.skops labelled.csv --output report.html",
         "softly calibrate logits.npy labels.npy --model cal.json",
     )
 )
@@ -359,6 +372,122 @@ def apply(
     with outputs.replacing(output) as file, file.open("wb") as opened:
         np.save(opened, p)
     _note(f"Wrote {output}: {p.shape[0]:,} rows of {p.shape[1]} classes")
+
+
+@app.command(
+    "report",
+    epilog=_examples(
+        "softly report m.skops labelled.csv --output report.html",
+        "softly report --logits l.npy --labels y.npy --output report.html",
+        "softly report m.skops labelled.csv --output report.html --lang ko",
+    ),
+)
+def write_report(
+    model: Annotated[
+        Path | None, typer.Argument(help="A model that `softly train` wrote.", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Argument(help="A table with the target; - is standard input.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", help="The .html file to write.", show_default=False)
+    ] = ...,  # type: ignore[assignment]
+    logits: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Instead: scores of any model, N x K: a .npy file."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The true classes, N: a .npy file.")
+    ] = None,
+    are_probabilities: Annotated[
+        bool,
+        typer.Option("--probabilities", help="The scores are probabilities, and not logits."),
+    ] = False,
+    classes: Annotated[
+        str,
+        typer.Option(
+            metavar="LABELS", help="Which label each column stands for, parted by commas."
+        ),
+    ] = "",
+    lang: Annotated[
+        str,
+        typer.Option(metavar="CODE", callback=_language, help="The page's language: en or ko."),
+    ] = "en",
+    as_json: Json = False,
+) -> None:
+    """Write one page on a model: how good, how calibrated, what is confused, what to do."""
+    from softly import outputs, report_page, reporting
+    from softly.errors import TableError
+
+    _check_either(model, data, logits, labels, bool(classes or are_probabilities))
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise TableError(f"the report '{output}' needs a name that ends in .html")
+    outputs.check_writable(output)
+    for read in (model, data, logits, labels):
+        if read is not None and _is_same(output, read):
+            raise TableError(f"'{output}' is what the report is about: write it somewhere else")
+    subject = (
+        _subject_of_model(model, data)
+        if model is not None and data is not None
+        else _subject_of_arrays(logits, labels, classes, are_probabilities)
+    )
+    with _warnings_noted(), _status("Measuring"):
+        made = reporting.report(subject)
+    with _status("Drawing"):
+        html = report_page.page(made, lang)
+    with outputs.replacing(output) as file:
+        file.write_text(html, encoding="utf-8")
+    if as_json:
+        _print_json(made.to_dict() | {"output": str(output)})
+    _note(f"Wrote {output}")
+
+
+def _check_either(model: Any, data: Any, logits: Any, labels: Any, of_logits: bool) -> None:
+    """A model and its table, or scores and their labels: the one or the other, and whole."""
+    if model is None and logits is None:
+        raise typer.BadParameter("give a model and a table, or --logits FILE and --labels FILE")
+    if model is not None and logits is not None:
+        raise typer.BadParameter(
+            "a model and --logits are given, but a report is about one of them: leave one out"
+        )
+    if model is not None and data is None:
+        raise typer.BadParameter("a model is given, but no table: name one with the target")
+    if logits is not None and labels is None:
+        raise typer.BadParameter("--logits is given, but not the true classes: --labels FILE")
+    if model is not None and (labels is not None or of_logits):
+        raise typer.BadParameter(
+            "--labels, --classes and --probabilities go with --logits: a model's table has its own"
+        )
+
+
+def _is_same(one: Path, other: str | Path) -> bool:
+    return one.exists() and Path(other).exists() and os.path.samefile(one, other)
+
+
+def _subject_of_model(path: Path, data: str) -> Subject:
+    from softly import files, subjects
+
+    model = _load(path)
+    source = [path.name, "standard input" if data == "-" else Path(data).name]
+    batches = _with_notes(model, files.batches(data, model.schema.numbers), [])
+    return subjects.of_model(model, batches, source)
+
+
+def _subject_of_arrays(
+    logits: Path | None, labels: Path | None, classes: str, are_probabilities: bool
+) -> Subject:
+    from softly import calibrating, subjects
+
+    assert logits is not None
+    assert labels is not None
+    return subjects.of_arrays(
+        calibrating.read_array(logits),
+        calibrating.read_array(labels),
+        [logits.name, labels.name],
+        classes=[name.strip() for name in classes.split(",")] if classes else None,
+        are_probabilities=are_probabilities,
+    )
 
 
 @app.command(epilog=_examples("softly info", "softly info --json"))

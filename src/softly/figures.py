@@ -13,7 +13,6 @@ import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
@@ -34,7 +33,7 @@ _VARIABLES = {
     _ACCENT: "var(--accent)",
     _PAPER: "var(--paper)",
 }
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "softly",
     "text.parse_math": False,
@@ -203,11 +202,11 @@ def _figure(name: str, title: str) -> Iterator[tuple[Figure, Callable[[], Markup
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
         figure = Figure(figsize=(_WIDTH, _HEIGHT))
-        figure.subplots_adjust(left=0.12, right=0.97, top=0.9, bottom=0.14)
+        figure.subplots_adjust(left=0.12, right=0.94, top=0.9, bottom=0.14)
         yield figure, lambda: _for_page("".join(drawn), name, title)
         out = io.StringIO()
         metadata = dict.fromkeys(["Date", "Creator", "Format", "Type"])
-        FigureCanvasSVG(figure).print_svg(out, metadata=metadata)
+        figure.savefig(out, format="svg", metadata=metadata)
         drawn.append(out.getvalue())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ from softly.subjects import shortened
 Array = NDArray[Any]
 
 _LEVELS = 8  # of darkness
-_SIDE = 480.0  # of the matrix, beside its labels
-_LABELS = 120.0
+_SIDE = 480.0  # of the matrix, without its labels
+_GAP = 6.0
 _LETTER = 11.0
+_WIDTH = 0.62  # of a letter, beside its height
 _MOST_LABELS = 44
 _LONGEST = 18  # letters of a label
 
@@ -32,19 +35,27 @@ def confusion_matrix(counts: Array, classes: list[str], name: str, title: str) -
         What its ids begin with.
     title : str
     """
-    k = len(classes)
-    cell = _SIDE / k
-    whole = _SIDE + _LABELS
-    cells = "".join(_cells(counts))
+    cell = _SIDE / len(classes)
+    shown = [shortened(label, _LONGEST) for label in classes]
+    every = -(-len(classes) // _MOST_LABELS)
+    size = min(_LETTER, 0.9 * cell * every)
+    beside = _GAP + size * _WIDTH * max(_columns(label) for label in shown)
+    whole = beside + _SIDE + _LETTER / 2
+    labels = "".join(_labels(shown, every, cell, size, beside))
     return Markup(
-        f'<svg class="matrix" viewBox="0 0 {whole:g} {whole:g}" role="img" '
+        f'<svg class="matrix" viewBox="0 0 {whole:.5g} {whole:.5g}" role="img" '
         f'aria-labelledby="{name}-title" aria-describedby="{name}-says">'
         f'<title id="{name}-title">{escape(title)}</title>'
-        f'<g transform="translate({_LABELS:g} {_LABELS:g}) scale({cell:.6g})" '
-        f'shape-rendering="crispEdges">{cells}</g>'
-        f'<rect x="{_LABELS:g}" y="{_LABELS:g}" width="{_SIDE:g}" height="{_SIDE:g}" '
-        f'class="frame"/>{"".join(_labels(classes, cell))}</svg>'
+        f'<g transform="translate({beside:.5g} {beside:.5g}) scale({cell:.6g})" '
+        f'shape-rendering="crispEdges">{"".join(_cells(counts))}</g>'
+        f'<rect x="{beside:.5g}" y="{beside:.5g}" width="{_SIDE:g}" height="{_SIDE:g}" '
+        f'class="frame"/>{labels}</svg>'
     )
+
+
+def _columns(text: str) -> int:
+    """Letters, those of East Asia twice as wide."""
+    return sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text)
 
 
 def _cells(counts: Array) -> list[str]:
@@ -63,21 +74,16 @@ def _cells(counts: Array) -> list[str]:
     return paths
 
 
-def _labels(classes: list[str], cell: float) -> list[str]:
+def _labels(shown: list[str], every: int, cell: float, size: float, beside: float) -> Iterator[str]:
     """Beside the rows and above the columns, thinned where there is no room for all."""
-    every = -(-len(classes) // _MOST_LABELS)
-    size = min(_LETTER, 0.9 * cell * every)
-    parts = []
-    for i in range(0, len(classes), every):
-        text = escape(shortened(classes[i], _LONGEST))
-        middle = _LABELS + (i + 0.5) * cell
-        near = _LABELS - 6
+    near = beside - _GAP
+    for i in range(0, len(shown), every):
+        middle = beside + (i + 0.5) * cell
         for x, y, anchor, turn in (
             (near, middle, "end", ""),
             (middle, near, "start", f' transform="rotate(-90 {middle:.5g} {near:.5g})"'),
         ):
-            parts.append(
+            yield (
                 f'<text x="{x:.5g}" y="{y:.5g}" font-size="{size:.3g}" text-anchor="{anchor}" '
-                f'dominant-baseline="central"{turn}>{text}</text>'
+                f'dominant-baseline="central"{turn}>{escape(shown[i])}</text>'
             )
-    return parts

@@ -25,7 +25,7 @@ _HALF = 0.5
 
 _SHARES = {
     *("accuracy", "accuracy_low", "accuracy_high", "accuracy_of_guessing", "confidence", "share"),
-    *("coverage", "covered", "half", "risk", "risk_half"),
+    *("covered", "half", "risk", "risk_half"),
 }
 _ROUGH = {"temperature", "best", "mean"}
 
@@ -39,7 +39,10 @@ class Words:
     def percent(self, share: float | None) -> str:
         if share is None or math.isnan(share):
             return "–"
-        return self.t["report.percent"].format(number=f"{100 * share:.1f}")
+        number = f"{100 * share:.1f}"
+        if 0 < share < 1 and number in ("0.0", "100.0"):
+            number = "<0.1" if number == "0.0" else ">99.9"
+        return self.t["report.percent"].format(number=number)
 
     def number(self, value: float | None) -> str:
         if value is None or math.isnan(value):
@@ -80,6 +83,8 @@ class Words:
             return self.name(value)
         if isinstance(value, int):
             return self.count(value)
+        if name == "coverage":
+            return self.t["report.percent"].format(number=f"{100 * value:.3g}")
         if name in _SHARES:
             return self.percent(value)
         return self.rough(value) if name in _ROUGH else self.number(value)
@@ -170,7 +175,7 @@ def _drawn(report: Report, words: Words) -> dict[str, Markup]:
             report.temperatures, "temperatures", t["report.figure.temperatures"], t
         )
     if report.sets:
-        title = t["report.figure.sets"].format(coverage=words.percent(report.sets.coverage))
+        title = str(words.say("figure.sets", coverage=report.sets.coverage))
         found["sets"] = figures.set_sizes(report.sets, "sets", title, t)
     if len(report.confusion.shown) > _CELLS:
         names = [report.classes[i] for i in report.confusion.shown]

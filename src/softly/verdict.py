@@ -108,6 +108,7 @@ def _to_do(report: Report) -> list[Finding]:
         found.append(Finding("do", "do.few", {"rows": report.rows}))
     if report.calibration and helps(report.calibration):
         found.append(_calibrate(report.calibration))
+        found.append(Finding("do", "do.by_training" if report.weights else "do.by_file", {}))
     elif report.rows >= FEW:
         found.append(Finding("do", "do.leave", {}))
     return found
