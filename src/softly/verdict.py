@@ -53,6 +53,8 @@ def _good(rows: int, measures: dict[str, Score], guessing: Guessing) -> Finding:
         key = "good.impossible"
     elif loss.high < guessing.log_loss:
         key = "good.better"
+    elif accuracy.low > guessing.accuracy:
+        key = "good.answers"
     else:
         key = "good.worse" if loss.low > guessing.log_loss else "good.same"
     values = {
