@@ -7,12 +7,12 @@ import polars as pl
 import pytest
 import scipy.optimize
 import sklearn.metrics
-from test_report import table, trained
 
 import softly
 from softly import reporting, subjects, verdict
 from softly.errors import TableError
 from softly.resampling import Score
+from test_report import table, trained
 
 SOURCE = ["logits.npy", "labels.npy"]
 
@@ -274,7 +274,9 @@ def test_a_models_report_tells_of_rows_and_weights():
     for mistake in whole.mistakes:
         row = new.row(mistake.row - 1, named=True)
         assert mistake.true == row["kind"] != mistake.predicted
-        assert mistake.cells == ["" if row[c] is None else str(row[c]) for c in whole.columns]
+        mass, island = mistake.cells
+        assert island == row["island"]
+        assert float(mass or "nan") == pytest.approx(row["mass"] or np.nan, nan_ok=True)
     stream = reporting.report(subjects.of_model(model, new.iter_slices(17), ["m.skops", "new.csv"]))
     assert stream.mistakes == whole.mistakes
     assert stream.measures == whole.measures
@@ -292,7 +294,7 @@ Z, Y = drawn(rows=20, classes=3)
         (Z.ravel(), Y, {}, r"scores have shape \(60,\)"),
         (Z.astype(str), Y, {}, "numbers of shape"),
         (Z[:0], Y[:0], {}, "a row or more is needed"),
-        (np.where(Z == Z[3, 1], np.nan, Z), Y, {}, r"logits\[3\] holds NaN, in 1 of 20 rows"),
+        (np.where(Z[3, 1] == Z, np.nan, Z), Y, {}, r"logits\[3\] holds NaN, in 1 of 20 rows"),
         (softly.softmax(Z, axis=1), Y, {}, "as --probabilities of the command does"),
         (Z, Y, {"are_probabilities": True}, "or leave out --probabilities"),
         (Z, np.where(np.arange(20) == 4, 7, Y), {}, "by classes="),

@@ -120,7 +120,9 @@ def _mistakes(batch: Batch, columns: list[str]) -> list[tuple[float, int, list[s
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else shortened(str(value), _LONGEST)
+    if value is None:
+        return ""
+    return shortened(f"{value:.10g}" if isinstance(value, float) else str(value), _LONGEST)
 
 
 def shortened(text: str, most: int) -> str:
