@@ -53,6 +53,12 @@ def confusion_matrix(counts: Array, classes: list[str], name: str, title: str) -
     )
 
 
+def darkness(counts: Array) -> Array:
+    """The square root of each cell's share of its row, so that few rows show, too."""
+    dark: Array = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+    return dark
+
+
 def _columns(text: str) -> int:
     """Letters, those of East Asia twice as wide."""
     return sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text)
@@ -60,9 +66,7 @@ def _columns(text: str) -> int:
 
 def _cells(counts: Array) -> list[str]:
     """One path for all cells of a colour and a darkness."""
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    # The square root of the share: few rows show, too.
-    level = np.ceil(np.sqrt(share) * _LEVELS).astype(np.intp)
+    level = np.ceil(darkness(counts) * _LEVELS).astype(np.intp)
     own = np.eye(len(counts), dtype=bool)
     paths = []
     for kind, there in (("right", own), ("wrong", ~own)):

@@ -186,17 +186,17 @@ def _drawn(report: Report, words: Words) -> dict[str, Markup]:
 
 
 def _confusion_cells(report: Report) -> list[dict[str, Any]]:
-    """Rows of the matrix with each cell's share of its row, where it is drawn as a table."""
+    """Rows of the matrix with how dark each cell is, where it is drawn as a table."""
     counts = report.confusion.counts
     if len(counts) > _CELLS:
         return []
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    dark = matrix_figure.darkness(counts)
     return [
         {
             "name": report.classes[i],
             "cells": [
-                {"rows": int(n), "share": float(part), "right": j == row}
-                for j, (n, part) in enumerate(zip(counts[row], share[row], strict=True))
+                {"rows": int(n), "dark": float(part), "right": j == row}
+                for j, (n, part) in enumerate(zip(counts[row], dark[row], strict=True))
             ],
         }
         for row, i in enumerate(report.confusion.shown)
