@@ -713,7 +713,7 @@ def test_logits_of_any_model_are_calibrated(run):
     done = run("calibrate", "logits.npy", "labels.npy", "--model", "cal.json")
     assert done.status == 0, done.err
     assert done.out.startswith("Chosen: temperature. Temperature scaling has a log loss of")
-    for said in ("T = ", "600 held-out rows", "log loss", "smooth calibration error"):
+    for said in ("T = ", "600 rows, each held out once", "log loss", "smooth calibration error"):
         assert said in done.out
     assert "Wrote cal.json" in done.err
     applied = run("apply", "cal.json", "logits.npy", "--output", "p.npy")
@@ -738,6 +738,7 @@ def test_calibrate_as_json(run):
     assert set(fields["candidates"]) == {"identity", "temperature", "isotonic", "vector", "matrix"}
     assert fields["measures"]["log_loss"]["difference"]["high"] < 0
     assert fields["rows"] == 600
+    assert fields["absent_classes"] == []
 
 
 def test_too_few_rows_are_a_sentence_beside_the_answer(run):
@@ -761,9 +762,11 @@ def test_a_file_knows_whether_it_takes_probabilities(run):
     assert run("apply", "cal.json", "p.npy", "--output", "q.npy").status == 0
     assert np.load("q.npy").max() < p.max()
     model = softly.load_calibration("cal.json")
-    np.testing.assert_array_equal(
-        model.predict_proba(softly.from_probabilities(p)), np.load("q.npy")
-    )
+    assert model.are_probabilities_
+    np.testing.assert_array_equal(model.predict_proba(p), np.load("q.npy"))
+    assert json.loads(model.to_json()) == json.loads(Path("cal.json").read_text())
+    with pytest.raises(ValueError, match="if these are logits"):
+        model.predict_proba(logits)
     fields = json.loads(Path("cal.json").read_text())
     assert fields.pop("input") == "probabilities"
     Path("cal.json").write_text(json.dumps(fields | {"input": "guesses"}))
@@ -771,7 +774,7 @@ def test_a_file_knows_whether_it_takes_probabilities(run):
     Path("cal.json").write_text(json.dumps(fields | {"input": "probabilities"}))
     wrong = run("apply", "cal.json", "logits.npy", "--output", "r.npy")
     assert wrong.status == 2
-    assert "if these are logits" in wrong.sentence
+    assert wrong.sentence.endswith("if these are logits, leave out --probabilities")
     assert not os.path.exists("r.npy")
 
 
@@ -783,7 +786,9 @@ def test_labels_that_are_text(run):
     logits_and_labels(names=["ant", "bee", "bee"])
     options = ("--classes", "ant,bee,cat", "--model", "cal.json")
     missing = run("calibrate", "logits.npy", "labels.npy", "--model", "cal.json")
-    assert "say which label each column stands for" in missing.sentence
+    assert missing.sentence.endswith("say which label each column stands for, by --classes")
+    done = run("calibrate", "logits.npy", "labels.npy", *options)
+    assert "No row is of 1 of the 3 classes, of which nothing was learnt: cat" in done.out
     assert run("calibrate", "logits.npy", "labels.npy", *options).status == 0
 
 
@@ -792,7 +797,9 @@ def test_labels_that_are_text(run):
     [
         (np.full((4, 3), np.nan), np.arange(4) % 3, "logits[0] holds NaN, in 4 of 4 rows"),
         (np.zeros((4, 3)), np.arange(5) % 3, "logits have 4 rows, but y has 5"),
-        (np.full((4, 2), 0.5), np.arange(4) % 2, "as probabilities do, but logits are needed"),
+        (np.full((4, 2), 0.5), np.arange(4) % 2, "but logits are needed: say --probabilities, if"),
+        (np.zeros((4, 3)), np.arange(4), "y has the label 3, but 3 columns stand for 0 to 2: mend"),
+        (np.zeros((4, 3)), np.array([0, np.nan, 1, 2]), "NaN"),
         (np.zeros(4), np.arange(4) % 2, "shape (4,), but (N, K) is needed"),
         (np.array([["a", "b"]] * 4), np.arange(4) % 2, ""),
         (np.zeros((4, 3)), np.array([b"a", b"b", b"c", b"a"]), ""),
@@ -827,7 +834,7 @@ def test_files_that_are_no_arrays(run):
     )
     np.save("objects.npy", np.array([{}, {}]), allow_pickle=True)
     assert (
-        "holds no array"
+        "holds Python objects, which may run code: save plain numbers"
         in run("calibrate", "objects.npy", "labels.npy", "--model", "cal.json").sentence
     )
     assert (
@@ -851,7 +858,8 @@ def test_files_that_are_no_arrays(run):
     assert run("calibrate", "logits.npy", "labels.npy", "--model", "cal.json").status == 0
     assert "ends in .npy" in run("apply", "cal.json", "logits.npy", "--output", "p.csv").sentence
     np.save("wide.npy", np.zeros((3, 5)))
-    assert "5 features" in run("apply", "cal.json", "wide.npy", "--output", "p.npy").sentence
+    wide = run("apply", "cal.json", "wide.npy", "--output", "p.npy")
+    assert "5 columns, but those it was fitted to had 3" in wide.sentence
 
 
 def test_train_calibrates(run, tmp_path):

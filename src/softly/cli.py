@@ -354,8 +354,7 @@ def apply(
     if output.exists() and logits.exists() and os.path.samefile(logits, output):
         raise TableError(f"'{output}' holds the scores: write the probabilities somewhere else")
     outputs.check_writable(output)
-    calibrator, takes_probabilities = calibrating.load(model)
-    p = calibrating.probabilities(calibrator, calibrating.read_array(logits), takes_probabilities)
+    p = calibrating.probabilities(calibrating.load(model), calibrating.read_array(logits))
     with outputs.replacing(output) as file, file.open("wb") as opened:
         np.save(opened, p)
     _note(f"Wrote {output}: {p.shape[0]:,} rows of {p.shape[1]} classes")
