@@ -25,7 +25,7 @@ __all__ = ["decimals", "draw", "number", "page", "percent", "short", "shown_clas
 
 _MOST_CLASSES = 20  # shown; of more, the leading ones and what the others add up to
 _LEADING = 10
-_BAR = 8  # cells, below which a column makes room for it
+_BAR = 6  # cells, below which a column makes room for it
 _NAME = 40  # characters of a name in a sentence
 _CERTAIN = 0.99
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -82,8 +82,8 @@ def short(name: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", "\ufffd", cut)
 
 
-def decimals(numbers: Iterable[float]) -> int:
-    """As many as show all of them, from 1 to 4.
+def decimals(numbers: Iterable[float], least: int = 1) -> int:
+    """As many as show all of them, from `least` to 4.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def decimals(numbers: Iterable[float]) -> int:
     (1, 2, 4)
     """
     finite = [x for x in numbers if math.isfinite(x)]
-    return next((n for n in (1, 2, 3) if all(round(x, n) == x for x in finite)), 4)
+    return next((n for n in range(least, 4) if all(round(x, n) == x for x in finite)), 4)
 
 
 def verdict(explanation: Explanation, language: str = "en") -> str:
@@ -214,8 +214,11 @@ def _sentences(explanation: Explanation, t: dict[str, str]) -> list[str]:
     said = []
     greatest, temperature = max(explanation.scores), explanation.temperature
     if math.isfinite(greatest):
-        shown = number(greatest, decimals([greatest])), number(temperature, decimals([temperature]))
-        said.append(t["explain.how"].format(max=shown[0], temperature=shown[1]))
+        facts = {
+            "max": number(greatest, decimals([greatest])),
+            "temperature": number(temperature, decimals([temperature], least=0)),
+        }
+        said.append(t["explain.how"].format(**facts))
     if any(map(math.isinf, explanation.scores)):
         said.append(t["explain.limit"])
     if two := explanation.sigmoid:
@@ -247,10 +250,12 @@ def page(explanation: Explanation, language: str = "en") -> str:
     """A page on which scores, probabilities and the temperature can be moved, as HTML."""
     from softly import pages
 
-    words = {k: v for k, v in texts(language).items() if k.startswith("explain.")}
+    t = texts(language)
+    words = {key: text for key, text in t.items() if key.startswith("explain.")}
     return pages.render(
         "explain.html",
         language,
+        rows=_rows(explanation, t)[1:],
         data={
             "explanation": explanation.to_dict(),
             "shown": shown_classes(explanation),

@@ -258,8 +258,7 @@ def _sound_names(classes: Sequence[str] | None, count: int) -> list[str]:
         return list(ascii_uppercase[:count]) if count <= 26 else [str(i + 1) for i in range(count)]
     if len(classes) != count:
         raise ValueError(
-            f"there are {count:,} scores and {len(classes):,} names of classes: "
-            "give one name for each score"
+            f"names of classes: {len(classes):,} came, but {count:,} are needed, one for each score"
         )
     for i, name in enumerate(classes):
         if not name.strip():
