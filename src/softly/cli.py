@@ -418,6 +418,8 @@ def explain(
     if as_json:
         _print_json(found.to_dict())
     elif output is None:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")  # where a terminal lacks a script
         explaining.draw(_out(), found, lang)
     if output is not None:
         _note(f"Wrote {output}")

@@ -29,8 +29,12 @@ _BAR = 6  # cells, below which a column makes room for it
 _NAME = 40  # characters of a name in a sentence
 _CERTAIN = 0.99
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_PLAIN = str.maketrans("−×∞█⁻⁰¹²³⁴⁵⁶⁷⁸⁹…", "-xI#-0123456789.")
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+_PLAIN = str.maketrans(
+    {"−": "-", "×": "x", "∞": "inf", "…": ".", "█": "#", "\xa0": " "}
+    | {raised: plain for raised, plain in zip("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789", strict=True)}
+    | dict.fromkeys(_EIGHTHS[1:], "")
+)  # where a terminal has ASCII alone
 
 # --- numbers and words ----------------------------------------------------------
 
@@ -228,6 +232,7 @@ def _sentences(explanation: Explanation, t: dict[str, str]) -> list[str]:
         p = explanation.probabilities[explanation.classes.index(loss.true_class)]
         facts = {"p": number(p), "loss": number(loss.value)}
         said.append(t["explain.loss.is"].format(name=short(loss.true_class), **facts))
+        said.append(t["explain.loss.gradient"])
     return said
 
 

@@ -74,8 +74,8 @@ function decimals(numbers, least = 1) {
   return 4;
 }
 
-/** A score or temperature as its field has it: every digit there is. */
-const written = (x) => (Number.isFinite(x) ? String(x) : x > 0 ? "∞" : "-∞");
+/** A score or temperature as its field has it, to be written over. */
+const written = (x) => (Number.isFinite(x) ? String(Number(x.toPrecision(5))) : x > 0 ? "∞" : "-∞");
 
 function short(name, most = 40) {
   const letters = [...name];
@@ -292,10 +292,8 @@ function updateSigmoid({ shifted, probabilities }) {
   at("point").setAttribute("cx", here[0]);
   at("point").setAttribute("cy", here[1]);
   at("guides").setAttribute("d", `M ${left} ${here[1]} H ${here[0]} V ${bottom}`);
-  const toTheLeft = here[0] > left + width / 2;
-  at("here").setAttribute("x", here[0] + (toTheLeft ? -12 : 12));
-  at("here").setAttribute("y", here[1] + (toTheLeft ? 22 : 18));
-  at("here").setAttribute("text-anchor", toTheLeft ? "end" : "start");
+  at("here").setAttribute("x", left + 4); // above its guide, where the curve never is
+  at("here").setAttribute("y", here[1] - 6);
   at("here").textContent = percent(probabilities[0]);
   at("sigmoid-sentence").textContent = say("sigmoid.is", {
     difference: number(difference),
