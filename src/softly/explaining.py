@@ -31,8 +31,8 @@ _CERTAIN = 0.99
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _PLAIN = str.maketrans(
-    {"−": "-", "×": "x", "∞": "inf", "…": ".", "█": "#", "\xa0": " "}
-    | {raised: plain for raised, plain in zip("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789", strict=True)}
+    {"−": "-", "∞": "inf", "…": ".", "█": "#", "\xa0": " "}
+    | dict(zip("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789", strict=True))
     | dict.fromkeys(_EIGHTHS[1:], "")
 )  # where a terminal has ASCII alone
 
@@ -174,10 +174,11 @@ def _rows(explanation: Explanation, t: dict[str, str]) -> list[_Row]:
 
 def _widths(rows: list[_Row], width: int) -> list[int]:
     """Cells of each column and of the bar; 0 of those that have no room."""
-    header, *body = rows
     wanted = [max(cell_len(row[k]) for row in rows) for k in range(4)]
     wanted[0] = min(wanted[0], max(8, width // 4))
-    wanted.append(max(cell_len(row.probability) for row in body))  # its title is over the bar, too
+    wanted.append(
+        max(cell_len(row.probability) for row in rows[1:])
+    )  # its title is over the bar, too
     for column in (None, 3, 2):
         if column is not None:
             wanted[column] = 0
@@ -238,7 +239,7 @@ def _sentences(explanation: Explanation, t: dict[str, str]) -> list[str]:
 
 def _print(console: Console, line: str, style: str = "") -> None:
     if not console.encoding.lower().startswith("utf"):
-        line = line.translate(_PLAIN)
+        line = line.replace("×10", "e").translate(_PLAIN)
     console.print(Text(line, style))
 
 

@@ -247,8 +247,8 @@ def _sound_scores(scores: Sequence[float]) -> Array:
 def _sound_temperature(temperature: float) -> float:
     if not 0 < temperature < math.inf:
         raise ValueError(
-            f"the temperature is {temperature:g}, but a finite one above 0 is needed: towards 0 the "
-            "greatest score takes all, towards infinity all classes become alike"
+            f"the temperature is {temperature:g}, but a finite one above 0 is needed: towards 0 "
+            "the greatest score takes all, towards infinity all classes become alike"
         )
     return float(temperature)
 
