@@ -126,9 +126,10 @@ def verdict(explanation: Explanation, language: str = "en") -> str:
 def draw(console: Console, explanation: Explanation, language: str = "en") -> None:
     """The classes with their numbers and bars, their sum, the verdict, and what else was asked."""
     t = texts(language)
-    header, *rows = _rows(explanation, t)
-    for row, style in [(header, "dim"), *((row, "bold" if row.chosen else "") for row in rows)]:
-        _print(console, _line(row, _widths([header, *rows], console.width)), style)
+    rows = _rows(explanation, t)
+    widths = _widths(rows, console.width - (0 if _has_signs(console) else len("inf") - 1))
+    for row in rows:
+        _print(console, _line(row, widths), "bold" if row.chosen else "")
     console.print()
     _print(console, verdict(explanation, language), "bold")
     for sentence in _sentences(explanation, t):
@@ -176,9 +177,8 @@ def _widths(rows: list[_Row], width: int) -> list[int]:
     """Cells of each column and of the bar; 0 of those that have no room."""
     wanted = [max(cell_len(row[k]) for row in rows) for k in range(4)]
     wanted[0] = min(wanted[0], max(8, width // 4))
-    wanted.append(
-        max(cell_len(row.probability) for row in rows[1:])
-    )  # its title is over the bar, too
+    # The title of the last is above the bar, too.
+    wanted.append(max(cell_len(row.probability) for row in rows[1:]))
     for column in (None, 3, 2):
         if column is not None:
             wanted[column] = 0
@@ -237,8 +237,12 @@ def _sentences(explanation: Explanation, t: dict[str, str]) -> list[str]:
     return said
 
 
+def _has_signs(console: Console) -> bool:
+    return console.encoding.lower().startswith("utf")
+
+
 def _print(console: Console, line: str, style: str = "") -> None:
-    if not console.encoding.lower().startswith("utf"):
+    if not _has_signs(console):
         line = line.replace("×10", "e").translate(_PLAIN)
     console.print(Text(line, style))
 
