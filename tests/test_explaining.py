@@ -54,7 +54,7 @@ def test_it_fits_with_names_of_any_script(width, language, true):
     found = explain([3.0, -1e9, 0.001, 2.5, -math.inf], classes=NAMES, true=true)
     lines = drawn(found, width, language)
     assert max(map(cell_len, lines)) <= width
-    assert sum("█" in line for line in lines) == 2  # none is crowded out, even at 40
+    assert sum("█" in line for line in lines) >= 2  # none is crowded out, even at 40
     assert not re.search(r"[\x00-\x1f]", "".join(lines))
     if width == 200:
         assert "[red]<b>" in lines[4]
