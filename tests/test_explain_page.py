@@ -303,7 +303,7 @@ def cut_off(page):
     """Numbers and sentences that their boxes are too small for."""
     return page.js(
         "return [...document.querySelectorAll('.number:not(input), p, h1, h2, math')]"
-        ".filter(x => x.checkVisibility())"
+        ".filter(x => x.checkVisibility() && !x.classList.contains('visually-hidden'))"
         ".filter(x => x.scrollWidth > x.clientWidth + 1 && x.clientWidth > 0"
         "  || x.getBoundingClientRect().right > window.innerWidth + 1)"
         ".map(x => x.textContent)"
@@ -323,11 +323,14 @@ def test_everything_is_reached_by_tab(show):
         )
         if reached[-1] == "the end":
             break
-    cat, dog = (
-        [f"Name of class {k}", f"Score of {name}", f"Score of {name}, as a number"]
-        + [f"Probability of {name}", f"Remove {name}"]
-        for k, name in ((1, "고양이"), (2, "개"))
+    parts = (
+        "Name of class {0}",
+        "Score of {1}",
+        "Score of {1}, as a number",
+        "Probability of {1}",
+        "Remove {1}",
     )
+    cat, dog = ([part.format(*of) for part in parts] for of in ((1, "고양이"), (2, "개")))
     expected = ["temperature", "temperature-field", *cat, *dog, "add", "reset", "truth"]
     assert reached[: len(expected)] == expected
 
