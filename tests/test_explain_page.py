@@ -1,7 +1,9 @@
 """The page of `softly explain` in a browser: what it shows, what can be moved, and for whom."""
 
+import json
 import math
 import re
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +52,28 @@ def shares(page):
 
 def score(text):
     return float(text.replace("∞", "inf"))
+
+
+def parted(html):
+    """What stands around a page's data, and the data."""
+    before, data, after = re.split(r'(?<=id="data">)(.*?)(?=</script>)', html, flags=re.S)
+    return before + after, json.loads(data)
+
+
+def test_the_page_in_docs_is_the_one_of_today():
+    """Its data but for the last digits, which are the processor's."""
+    docs = Path(__file__).parent.parent / "docs"
+    kept, said = parted((docs / "explain.html").read_text(encoding="utf-8"))
+    today, now = parted(explaining.page(THREE))
+    again = (
+        "softly explain 2.0 1.0 0.1 --classes cat,dog,bird --true cat --output docs/explain.html"
+    )
+    assert kept == today, f"it has changed: {again}"
+    was, found = said.pop("explanation"), now.pop("explanation")
+    assert said == now
+    assert was.pop("cross_entropy") == pytest.approx(found.pop("cross_entropy"))
+    for name, value in found.items():
+        assert was[name] == (value if name == "classes" else pytest.approx(value)), name
 
 
 # --- the same numbers as Python's -----------------------------------------------
