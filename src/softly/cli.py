@@ -374,7 +374,8 @@ def apply(
 )
 def explain(
     scores: Annotated[
-        list[str] | None, typer.Argument(help="One for each class, parted by spaces.")
+        list[str] | None,
+        typer.Argument(metavar="SCORES", help="One for each class, parted by spaces."),
     ] = None,
     classes: Annotated[
         str, typer.Option(metavar="NAMES", help="The names of the classes, parted by commas.")

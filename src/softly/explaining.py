@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -136,52 +137,75 @@ def draw(console: Console, explanation: Explanation, language: str = "en") -> No
         _print(console, sentence)
 
 
-class _Row(NamedTuple):
-    """A line of the table; empty cells of the numbers that a row does not have."""
+@dataclass(frozen=True)
+class _Row:
+    """A line of the table; empty where a row has no such number."""
 
     name: str
     score: str
     gradient: str
     exponential: str
     probability: str
-    share: float = 0.0  # of the bar
+    share: float | None = None  # of the bar
     chosen: bool = False
+
+    @property
+    def cells(self) -> list[str]:
+        return [self.name, self.score, self.gradient, self.exponential, self.probability]
+
+
+_GRADIENT, _EXPONENTIAL = 2, 3  # the columns that can do without, where there is little room
 
 
 def _rows(explanation: Explanation, t: dict[str, str]) -> list[_Row]:
-    loss, digits = explanation.cross_entropy, decimals(explanation.scores)
-    titles = [t[f"explain.{name}"] for name in ("class", "score", "gradient", "exp", "probability")]
-    rows = [_Row(titles[0], titles[1], titles[2] if loss else "", *titles[3:])]
-    p, exponentials = explanation.probabilities, explanation.exponentials
+    """Titles, classes, what the classes not shown add up to, and the sum."""
     shown = shown_classes(explanation)
-    for i in shown:
-        rows.append(
-            _Row(
-                short(explanation.classes[i]),
-                number(explanation.scores[i], digits),
-                number(loss.gradient_of_scaled_scores[i]) if loss else "",
-                *(number(exponentials[i]), percent(p[i]), p[i]),
-                explanation.classes[i] == explanation.chosen,
-            )
-        )
-    if others := set(range(len(p))) - set(shown):
-        title = t["explain.others"].format(count=f"{len(others):,}")
-        share = min(math.fsum(p[i] for i in others), 1.0)
-        rest = number(math.fsum(exponentials[i] for i in others))
-        rows.append(_Row(title, "", "", rest, percent(share), share))
-    rows.append(_Row(t["explain.sum"], "", "", number(explanation.sum_of_exponentials), "100%"))
-    return rows
+    rows = [_titles(explanation, t), *(_class(explanation, i) for i in shown)]
+    if len(shown) < len(explanation.classes):
+        rows.append(_others(explanation, t, shown))
+    total = number(explanation.sum_of_exponentials)
+    return [*rows, _Row(t["explain.sum"], "", "", total, "100%")]
+
+
+def _titles(explanation: Explanation, t: dict[str, str]) -> _Row:
+    return _Row(
+        t["explain.class"],
+        t["explain.score"],
+        t["explain.gradient"] if explanation.cross_entropy else "",
+        t["explain.exp"],
+        t["explain.probability"],
+    )
+
+
+def _class(explanation: Explanation, i: int) -> _Row:
+    loss, p = explanation.cross_entropy, explanation.probabilities[i]
+    return _Row(
+        short(explanation.classes[i]),
+        number(explanation.scores[i], decimals(explanation.scores)),
+        number(loss.gradient_of_scaled_scores[i]) if loss else "",
+        number(explanation.exponentials[i]),
+        percent(p),
+        share=p,
+        chosen=explanation.classes[i] == explanation.chosen,
+    )
+
+
+def _others(explanation: Explanation, t: dict[str, str], shown: list[int]) -> _Row:
+    others = set(range(len(explanation.classes))) - set(shown)
+    share = min(math.fsum(explanation.probabilities[i] for i in others), 1.0)
+    rest = number(math.fsum(explanation.exponentials[i] for i in others))
+    title = t["explain.others"].format(count=f"{len(others):,}")
+    return _Row(title, "", "", rest, percent(share), share)
 
 
 def _widths(rows: list[_Row], width: int) -> list[int]:
-    """Cells of each column and of the bar; 0 of those that have no room."""
-    wanted = [max(cell_len(row[k]) for row in rows) for k in range(4)]
+    """Cells of each column, 0 of those that have no room, and of the bar."""
+    wanted = [max(map(cell_len, column)) for column in zip(*(r.cells for r in rows), strict=True)]
     wanted[0] = min(wanted[0], max(8, width // 4))
-    # The title of the last is above the bar, too.
-    wanted.append(max(cell_len(row.probability) for row in rows[1:]))
-    for column in (None, 3, 2):
-        if column is not None:
-            wanted[column] = 0
+    wanted[-1] = max(cell_len(row.probability) for row in rows[1:])  # its title is above the bar
+    for dropped in (None, _EXPONENTIAL, _GRADIENT):
+        if dropped is not None:
+            wanted[dropped] = 0
         bar = width - sum(cells + 2 for cells in wanted if cells)
         if bar >= _BAR:
             break
@@ -190,13 +214,12 @@ def _widths(rows: list[_Row], width: int) -> list[int]:
 
 def _line(row: _Row, widths: list[int]) -> str:
     name, *numbers, probability, bar = widths
-    cells = [_fitted(row.name, name)]
-    cells += [_right(row[k], cells) for k, cells in enumerate(numbers, 1) if cells]
-    if row.share or row.chosen or row.probability.endswith("%"):
-        cells += [_right(row.probability, probability), _bar(row.share, bar)]
-    else:
-        cells += [row.probability]
-    return "  ".join(cells).rstrip()
+    shown = [_fitted(row.name, name)]
+    shown += [_right(x, n) for x, n in zip(row.cells[1:-1], numbers, strict=True) if n]
+    shown.append(_right(row.probability, probability))
+    if row.share is not None:
+        shown.append(_bar(row.share, bar))
+    return "  ".join(shown).rstrip()
 
 
 def _right(text: str, cells: int) -> str:
