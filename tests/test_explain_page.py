@@ -201,7 +201,7 @@ def test_a_probability_is_dragged_and_the_others_keep_their_proportions(show):
 
 
 def test_a_probability_by_keyboard(show):
-    page = show(THREE)
+    page = show(explain([2.0, 1.0, 0.1], temperature=0.5))
     bar = page.all(".bar")[1]
     before = shares(page)[1]
     bar.send_keys(UP)
@@ -262,8 +262,10 @@ def test_classes_come_go_and_are_renamed(show):
     assert values(page, ".name input") == ["dog", "bird", "<b>fish"]
     assert not page.one("#loss").is_displayed()
     assert page.js("return document.activeElement.ariaLabel") == "Remove dog"
+    page.one("#truth option:last-child").click()
     for _ in range(2):
         page.all(".remove")[0].click()
+    assert texts(page, "#loss-sentence")[0].startswith("If <b>fish is true")
     assert not page.one(".remove").is_enabled()
     assert texts(page, "#verdict")[0].startswith("Chosen: <b>fish. It is the only class")
     page.one("#reset").click()
