@@ -82,6 +82,7 @@ STARTS = {
     "tied": explain([0.0] * 16 + [-1.0], temperature=3.0),
     "thirds": explain([0.1 + 0.2, -1e-5, 1 / 3], temperature=0.7, true="B"),
     "far apart": explain([1e6, 3.0, -40.0], true="C"),
+    "far below": explain([0.0, -20.0, -30.0, -400.0], true="B"),
     "infinite": explain([math.inf, math.inf, -math.inf, 3.0], true="A"),
     "impossible": explain([0.0, -math.inf], true="B"),
     "many": explain([i / 1000 for i in range(10_000)], true="7"),
@@ -313,7 +314,7 @@ def test_light_and_dark_differ(show):
 
 
 @pytest.mark.parametrize("width", [360, 800, 1600])
-@pytest.mark.parametrize("start", ["three", "two", "far apart", "infinite", "many"])
+@pytest.mark.parametrize("start", ["three", "two", "far apart", "far below", "many"])
 def test_nothing_lies_beyond_the_side(show, start, width):
     for language in ("en", "ko"):
         page = show(STARTS[start], language, width=width)

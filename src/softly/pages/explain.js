@@ -270,8 +270,8 @@ function numbersOf(score, greatest, t) {
 
 /** The exponentials with plus signs between; of many, the first and the last. */
 function summands(exponentials) {
-  const few = exponentials.length <= 5;
-  const numbers = few ? exponentials : [...exponentials.slice(0, 3), null, exponentials.at(-1)];
+  const few = exponentials.length <= 4;
+  const numbers = few ? exponentials : [...exponentials.slice(0, 2), null, exponentials.at(-1)];
   return numbers.flatMap((e, i) => [
     ...(i ? [math("mo", "+")] : []),
     e === null ? math("mo", "…") : math("mn", number(e)),
