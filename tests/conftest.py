@@ -29,3 +29,12 @@ def kernels(request):
         if request.param == "reference":
             raise
         pytest.skip(f"no compiled kernels: {reason}")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A headless Chromium for tests of pages; skipped where there is none."""
+    from browser import started
+
+    with started(tmp_path_factory.mktemp("chromium")) as running:
+        yield running
