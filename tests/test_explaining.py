@@ -83,6 +83,7 @@ def test_of_very_many_the_leading_ones_and_the_rest():
 def test_what_two_classes_and_a_true_one_add():
     text = " ".join(drawn(explain([1.0, -1.0], temperature=0.5, true="B"), width=200))
     assert "(score − 1.0) / 0.5" in text
+    assert "(score − (−1.0)) / 1." in " ".join(drawn(explain([-1.0, -2.5]), width=200))
     assert "sigmoid(4.0000) = 98.20% for A" in text
     assert "If B is true, the cross-entropy is −log\xa00.0180 = 4.0181." in text
     assert "−0.9820" in text

@@ -242,8 +242,9 @@ def _sentences(explanation: Explanation, t: dict[str, str]) -> list[str]:
     said = []
     greatest, temperature = max(explanation.scores), explanation.temperature
     if math.isfinite(greatest):
+        taken_off = number(greatest, decimals([greatest]))
         facts = {
-            "max": number(greatest, decimals([greatest])),
+            "max": f"({taken_off})" if greatest < 0 else taken_off,
             "temperature": number(temperature, decimals([temperature], least=0)),
         }
         said.append(t["explain.how"].format(**facts))
