@@ -502,7 +502,7 @@ def test_other_versions_are_named(run, shop, monkeypatch):
 # --- reading it ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "info", None])
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "explain", "info", None])
 @pytest.mark.parametrize("width", [60, 100])
 def test_help_has_examples_and_fits(run, monkeypatch, command, width):
     monkeypatch.setenv("COLUMNS", str(width))
@@ -513,7 +513,8 @@ def test_help_has_examples_and_fits(run, monkeypatch, command, width):
     lines = [line.strip() for line in examples.splitlines() if line.strip()]
     assert lines
     assert all(line.startswith(("softly ", "cat ")) for line in lines)
-    assert "..." not in prose.split("Commands:")[-1] or width == 60
+    cut = prose.split("Commands:")[-1].replace("[SCORES]...", "")  # which may be many
+    assert "..." not in cut or width == 60
 
 
 def test_version_and_no_arguments(run):
@@ -713,7 +714,7 @@ def test_logits_of_any_model_are_calibrated(run):
     done = run("calibrate", "logits.npy", "labels.npy", "--model", "cal.json")
     assert done.status == 0, done.err
     assert done.out.startswith("Chosen: temperature. Temperature scaling has a log loss of")
-    for said in ("T = ", "600 held-out rows", "log loss", "smooth calibration error"):
+    for said in ("T = ", "600 rows, each held out once", "log loss", "smooth calibration error"):
         assert said in done.out
     assert "Wrote cal.json" in done.err
     applied = run("apply", "cal.json", "logits.npy", "--output", "p.npy")
@@ -738,6 +739,7 @@ def test_calibrate_as_json(run):
     assert set(fields["candidates"]) == {"identity", "temperature", "isotonic", "vector", "matrix"}
     assert fields["measures"]["log_loss"]["difference"]["high"] < 0
     assert fields["rows"] == 600
+    assert fields["absent_classes"] == []
 
 
 def test_too_few_rows_are_a_sentence_beside_the_answer(run):
@@ -761,9 +763,11 @@ def test_a_file_knows_whether_it_takes_probabilities(run):
     assert run("apply", "cal.json", "p.npy", "--output", "q.npy").status == 0
     assert np.load("q.npy").max() < p.max()
     model = softly.load_calibration("cal.json")
-    np.testing.assert_array_equal(
-        model.predict_proba(softly.from_probabilities(p)), np.load("q.npy")
-    )
+    assert model.are_probabilities_
+    np.testing.assert_array_equal(model.predict_proba(p), np.load("q.npy"))
+    assert json.loads(model.to_json()) == json.loads(Path("cal.json").read_text())
+    with pytest.raises(ValueError, match="if these are logits"):
+        model.predict_proba(logits)
     fields = json.loads(Path("cal.json").read_text())
     assert fields.pop("input") == "probabilities"
     Path("cal.json").write_text(json.dumps(fields | {"input": "guesses"}))
@@ -771,7 +775,7 @@ def test_a_file_knows_whether_it_takes_probabilities(run):
     Path("cal.json").write_text(json.dumps(fields | {"input": "probabilities"}))
     wrong = run("apply", "cal.json", "logits.npy", "--output", "r.npy")
     assert wrong.status == 2
-    assert "if these are logits" in wrong.sentence
+    assert wrong.sentence.endswith("if these are logits, leave out --probabilities")
     assert not os.path.exists("r.npy")
 
 
@@ -783,7 +787,9 @@ def test_labels_that_are_text(run):
     logits_and_labels(names=["ant", "bee", "bee"])
     options = ("--classes", "ant,bee,cat", "--model", "cal.json")
     missing = run("calibrate", "logits.npy", "labels.npy", "--model", "cal.json")
-    assert "say which label each column stands for" in missing.sentence
+    assert missing.sentence.endswith("say which label each column stands for, by --classes")
+    done = run("calibrate", "logits.npy", "labels.npy", *options)
+    assert "No row is of 1 of the 3 classes, of which nothing was learnt: cat" in done.out
     assert run("calibrate", "logits.npy", "labels.npy", *options).status == 0
 
 
@@ -792,7 +798,9 @@ def test_labels_that_are_text(run):
     [
         (np.full((4, 3), np.nan), np.arange(4) % 3, "logits[0] holds NaN, in 4 of 4 rows"),
         (np.zeros((4, 3)), np.arange(5) % 3, "logits have 4 rows, but y has 5"),
-        (np.full((4, 2), 0.5), np.arange(4) % 2, "as probabilities do, but logits are needed"),
+        (np.full((4, 2), 0.5), np.arange(4) % 2, "but logits are needed: say --probabilities, if"),
+        (np.zeros((4, 3)), np.arange(4), "y has the label 3, but 3 columns stand for 0 to 2: mend"),
+        (np.zeros((4, 3)), np.array([0, np.nan, 1, 2]), "NaN"),
         (np.zeros(4), np.arange(4) % 2, "shape (4,), but (N, K) is needed"),
         (np.array([["a", "b"]] * 4), np.arange(4) % 2, ""),
         (np.zeros((4, 3)), np.array([b"a", b"b", b"c", b"a"]), ""),
@@ -827,7 +835,7 @@ def test_files_that_are_no_arrays(run):
     )
     np.save("objects.npy", np.array([{}, {}]), allow_pickle=True)
     assert (
-        "holds no array"
+        "holds Python objects, which may run code: save plain numbers"
         in run("calibrate", "objects.npy", "labels.npy", "--model", "cal.json").sentence
     )
     assert (
@@ -851,7 +859,8 @@ def test_files_that_are_no_arrays(run):
     assert run("calibrate", "logits.npy", "labels.npy", "--model", "cal.json").status == 0
     assert "ends in .npy" in run("apply", "cal.json", "logits.npy", "--output", "p.csv").sentence
     np.save("wide.npy", np.zeros((3, 5)))
-    assert "5 features" in run("apply", "cal.json", "wide.npy", "--output", "p.npy").sentence
+    wide = run("apply", "cal.json", "wide.npy", "--output", "p.npy")
+    assert "5 columns, but those it was fitted to had 3" in wide.sentence
 
 
 def test_train_calibrates(run, tmp_path):
@@ -877,3 +886,92 @@ def test_train_calibrates(run, tmp_path):
     )
     assert wrong.status == 2
     assert "isotonic was given, but one of auto" in wrong.sentence
+
+
+# --- explain -------------------------------------------------------------------
+
+
+def test_explain_says_it_draws_it_and_prints_it(run):
+    done = run("explain", 2.0, 1.0, 0.1, "--classes", "cat, dog,bird", "--true", "dog")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("class  score  p\xa0−\xa0target     exp  probability\ncat ")
+    assert "Chosen: cat (65.90%)" in done.out
+    data = json.loads(run("explain", 2, 1, 0.1, "--temperature", 0.5, "--json").out)
+    assert data["classes"] == ["A", "B", "C"]
+    assert data["temperature"] == 0.5
+    assert data["probabilities"] == softly.softmax(np.array([2, 1, 0.1]) / 0.5).tolist()
+    assert "선택: B(" in run("explain", 1, 2, "--lang", "ko").out
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--", -1, 2), (-1, 2), ("-1e0", "+2"), ("--temperature", 1, "-1.", 2)]
+)
+def test_scores_may_be_negative(run, arguments):
+    data = json.loads(run("explain", "--json", *arguments).out)
+    assert data["scores"] == [-1, 2]
+
+
+def test_scores_may_be_infinite(run):
+    data = json.loads(run("explain", "-inf", "inf", "-Infinity", "--json").out)
+    assert data["scores"] == ["-Infinity", "Infinity", "-Infinity"]
+    assert data["probabilities"] == [0, 1, 0]
+
+
+def test_explain_writes_a_page_whole(run, tmp_path):
+    done = run("explain", 1, 2, "--lang", "ko", "--output", "page.html")
+    assert done == Done(0, "", "Wrote page.html\n")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert '<html lang="ko"' in page
+    assert page.endswith("</html>")
+    assert list(files_in(tmp_path)) == ["page.html"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "scores are needed, one for each class, and none came"),
+        (("two", 1), "the score 'two' is not a number: write it as in 2.5"),
+        (("1,2",), "the score '1,2' is not a number: .*parted from others by a space"),
+        (("nan", 1), "score 1 is NaN"),
+        (("-inf", "-inf"), "every score is -inf"),
+        ((1, 2, "--temperature", 0), "the temperature is 0, .*towards 0 the greatest score"),
+        ((1, 2, "--temperature", -2), "the temperature is -2"),
+        ((1, 2, "--temperature", "nan"), "the temperature is nan"),
+        ((1, 2, "--temperature", "warm"), "the temperature 'warm' is not a number"),
+        ((1, 2, "--classes", "a"), "1 came, but 2 are needed"),
+        ((1, 2, "--classes", "a,a"), "two classes are called 'a'"),
+        ((1, 2, "--classes", "a,"), "the name of class 2 is empty"),
+        ((1, 2, "--true", "C"), "the true class 'C' is none of A, B"),
+        ((1, 2, "--lang", "xx"), "'xx' is not a language .*choose one of en, ko"),
+        ((1, 2, "--temprature", 3), "there is no option --temprature"),
+        ((1, 2, "-t", 3), "there is no option -t"),
+        ((1, 2, "--output", "page.txt"), "the page 'page.txt' needs a name that ends in .html"),
+        ((1, 2, "--output", "no/page.html"), "'no/page.html' cannot be written: there is no"),
+        (("nan", 2, "--output", "page.html"), "score 1 is NaN"),
+    ],
+)
+def test_explain_refuses_with_one_sentence_and_writes_nothing(run, tmp_path, arguments, said):
+    done = run("explain", *arguments)
+    assert (done.status, done.out) == (2, "")
+    assert re.search(said, done.sentence)
+    assert files_in(tmp_path) == {}
+
+
+def test_explain_needs_nothing_heavy():
+    code = (
+        "import sys; from softly import cli; sys.argv = ['softly', 'explain', '1', '2'];"
+        "cli.main();"
+        "heavy = {'polars', 'sklearn', 'scipy', 'jinja2', 'matplotlib', 'torch'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_terminal_of_another_encoding(tmp_path):
+    env = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = process("explain", 1, 2, "--lang", "ko", env=env, text=False)
+    out, err = done.communicate()
+    assert (done.returncode, err) == (0, b"")
+    assert b"73.11%  ####" in out

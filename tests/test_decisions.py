@@ -113,6 +113,13 @@ def test_sets_of_classes():
         ({"top_k": 4}, "top_k is 4"),
         ({"top_k": 1.5}, "top_k is 1.5"),
         ({"top_k": True}, "top_k is True"),
+        ({"top_k": "all"}, "top_k is 'all'"),
+        ({"min_probability": "half"}, "min_probability is 'half'"),
+        ({"cost": "dear"}, "cost is 'dear', but an array of numbers is needed"),
+        ({"cost": np.eye(3), "abstain_cost": "dear"}, "abstain_cost is 'dear'"),
+        ({"prior": ["a", "b", "c"], "trained_prior": [1 / 3] * 3}, "prior is .*array of numbers"),
+        ({"coverage": "0.9", "held_out": (P, [0, 1, 2])}, "coverage is '0.9', but a number"),
+        ({"coverage": 0.9, "held_out": 5}, "held_out is of type int, but a pair"),
         ({"min_probability": 1.5}, "min_probability is 1.5, but a number from 0 to 1"),
         ({"min_probability": float("nan")}, "min_probability is nan"),
         ({"cost": np.eye(2)}, r"cost has shape \(2, 2\), but \(3, 3\) is needed"),
@@ -128,7 +135,9 @@ def test_sets_of_classes():
         ({"prior": "guess", "trained_prior": [1 / 3] * 3}, "prior is 'guess'"),
         ({"prior": [1 / 3] * 3, "trained_prior": [0.5, 0.5, 0]}, "nothing was learnt"),
         ({"top_k": 2, "cost": np.eye(3)}, "top_k and cost are given, but one rule decides"),
-        ({"classes": ["a", "b"]}, r"classes has shape \(2,\), but \(3,\)"),
+        ({"classes": ["a", "b"]}, r"classes has shape \(2,\) and .*, but \(3,\)"),
+        ({"classes": ["a", "b", "a"]}, "2 different labels"),
+        ({"scores": -np.log(P)}, r"scores\[0\] are highest for column \d, but p\[0\] for column"),
         ({"scores": np.zeros((2, 3))}, r"scores has shape \(2, 3\), but p has \(3, 3\)"),
         ({"coverage": 1.2, "held_out": (P, [0, 1, 2])}, "between 0 and 1"),
         ({"coverage": 0.9, "held_out": (P, [0, 1, 2])}, "needs 9 rows, but there are 3"),
@@ -137,6 +146,18 @@ def test_sets_of_classes():
 def test_bad_rules(options, said):
     with pytest.raises(ValueError, match=said):
         decide(P, **options)
+
+
+def test_fitted_sets_bring_their_labels():
+    sets = softly.PredictionSets(0.5, classes=NAMES).fit(P, NAMES)
+    found = decide(P, coverage=sets)
+    assert found.classes.tolist() == NAMES
+    assert all(NAMES[k] in found.labels[k] for k in range(3) if found.answers[k, k])
+    assert NAMES[int(P[0].argmax())] in found.labels[0]
+    with pytest.raises(ValueError, match="the sets were fitted to"):
+        decide(P, coverage=sets, classes=["x", "y", "z"])
+    with pytest.raises(ValueError, match="PredictionSets, which bring their threshold"):
+        decide(P, coverage=sets, held_out=(P, NAMES))
 
 
 @pytest.mark.parametrize("p", [[[0.5, 0.6]], [[np.nan, 1.0]], [0.5, 0.5], np.log(P), [["a", "b"]]])

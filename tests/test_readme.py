@@ -63,8 +63,10 @@ def test_shell_examples_run(folder):
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         if line == train:
             shown = done.stdout
-    printed = blocks("text")[0]
-    assert [x.rstrip() for x in shown.strip().splitlines()] == printed.strip().splitlines()
+        if line.startswith("softly explain"):
+            explained = done.stdout
+    for out, printed in zip((shown, explained), blocks("text"), strict=True):
+        assert [x.rstrip() for x in out.strip().splitlines()] == printed.strip().splitlines()
     answers = (folder / "answers.csv").read_text().splitlines()
     assert answers[0] == "ring,prediction,probability,p_Adelie,p_Chinstrap,p_Gentoo"
     assert len(answers) == 5

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softly import targets
-from softly.calibration import Calibrator, from_probabilities, of_stored, with_first
-from softly.calibration_files import read
+from softly.calibration import Calibrator, from_probabilities, load_calibration, with_first
 from softly.errors import TableError
 from softly.functions import softmax
 from softly.metrics import Predictions
@@ -43,6 +42,8 @@ class Calibrating:
     rows : int
     measures : dict of str to Comparison
         Before and after, each row calibrated by what the other folds' rows told.
+    absent : list of str
+        Classes that no row is of: nothing was learnt of them.
     are_probabilities : bool
         Whether that is what was calibrated.
     """
@@ -50,6 +51,7 @@ class Calibrating:
     calibrator: Calibrator
     rows: int
     measures: dict[str, Comparison]
+    absent: list[str]
     are_probabilities: bool
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,6 +63,7 @@ class Calibrating:
             "reason": model.reason_,
             "candidates": {name: asdict(c) for name, c in model.candidates_.items()},
             "measures": {name: asdict(c) for name, c in self.measures.items()},
+            "absent_classes": self.absent,
         }
 
 
@@ -80,6 +83,11 @@ def read_array(path: str | os.PathLike[str]) -> Array:
     except OSError as error:
         raise TableError(f"'{path}' cannot be read: {error.strerror or error}") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        if "Object arrays" in str(error):
+            raise TableError(
+                f"'{path}' holds Python objects, which may run code: save plain numbers, or text "
+                "(array.astype(float), array.astype(str))"
+            ) from error
         raise TableError(
             f"'{path}' holds no array: a .npy file, as numpy.save writes it, is needed"
         ) from error
@@ -117,7 +125,7 @@ def calibrate(
         logits = with_first(np.asarray(logits, np.float64))
         _, target = targets.columns_of(np.ravel(y), logits.shape[1], model.classes_)
     except (ValueError, TypeError) as error:
-        raise TableError(str(error)) from error
+        raise _on_the_command_line(error) from error
     sound = usable(logits, target)
     logits, target = logits[sound], target[sound]
     fits = model.cross_fit_ or cross_fit(logits, target, np.ones(len(target)), model.method_)
@@ -127,6 +135,7 @@ def calibrate(
         calibrator=model,
         rows=len(target),
         measures=compare_predictions(before, then, SAID),
+        absent=[str(label) for label in np.delete(model.classes_, target).tolist()],
         are_probabilities=are_probabilities,
     )
 
@@ -154,8 +163,8 @@ def save(done: Calibrating, path: str | os.PathLike[str]) -> None:
         file.write_text(text, encoding="utf-8")
 
 
-def load(path: str | os.PathLike[str]) -> tuple[Calibrator, bool]:
-    """The calibrator of a file, and whether it is given probabilities.
+def load(path: str | os.PathLike[str]) -> Calibrator:
+    """The calibrator of a file.
 
     Raises
     ------
@@ -163,8 +172,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Calibrator, bool]:
         If it is none.
     """
     try:
-        stored = read(path)
-        return of_stored(stored), stored.are_probabilities
+        return load_calibration(path)
     except FileNotFoundError as error:
         raise TableError(f"there is no file '{path}'") from error
     except OSError as error:
@@ -173,7 +181,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Calibrator, bool]:
         raise TableError(str(error)) from error
 
 
-def probabilities(model: Calibrator, scores: Array, are_probabilities: bool) -> Array:
+def probabilities(model: Calibrator, scores: Array) -> Array:
     """Calibrated probabilities, shape (N, K).
 
     Raises
@@ -182,6 +190,22 @@ def probabilities(model: Calibrator, scores: Array, are_probabilities: bool) -> 
         If the scores are not those of the model's classes.
     """
     try:
-        return model.predict_proba(from_probabilities(scores) if are_probabilities else scores)
+        return model.predict_proba(scores)
     except (ValueError, TypeError) as error:
-        raise TableError(str(error)) from error
+        raise _on_the_command_line(error) from error
+
+
+# What to do, in Python and in the command's words.
+_REMEDIES = {
+    "softly.from_probabilities(p) makes them": "say --probabilities, if that is what they are",
+    "softly.softmax makes probabilities of them": "leave out --probabilities",
+    "by classes=[...]": "by --classes",
+}
+
+
+def _on_the_command_line(error: Exception) -> TableError:
+    """The sentence of an error, with a remedy that whoever types a command has."""
+    sentence = str(error)
+    for in_python, said in _REMEDIES.items():
+        sentence = sentence.replace(in_python, said)
+    return TableError(sentence)

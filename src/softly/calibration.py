@@ -107,7 +107,7 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Warns
         -----
         UserWarning
-            If vector or matrix scaling has fewer rows than classes.
+            If all rows are of one class, or vector or matrix scaling has fewer rows than classes.
         """
         scores, known = self._checked(logits, reset=True), column_or_1d(y, warn=True)
         assert_all_finite(known, input_name="y")
@@ -129,16 +129,28 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         some = slice(None) if sound.all() else sound
         with one_blas_thread:  # its own spin between our small products
             self._learn(scores[some], target[some], weight[some])
-        self.classes_ = classes
-        k = scores.shape[1]
-        if self._method() in _FOR_EACH_CLASS and _are_few(target[some], weight[some], k):
-            warnings.warn(
-                f"{self._method()} scaling fits numbers for each of {k} classes, but has "
-                f"{int(sound.sum())} rows of {len(np.unique(target[some]))}: give it as many rows "
-                "as classes at least, and of two, or fit TemperatureScaling, which has one number",
-                stacklevel=2,
-            )
+        self.classes_, self.are_probabilities_ = classes, False
+        if said := self._too_little(target[some], weight[some]):
+            warnings.warn(said, stacklevel=2)
         return self
+
+    def _too_little(self, target: Array, weight: Array) -> str:
+        """What to know of a scaling whose rows tell too little; nothing where they tell enough."""
+        method, k, seen = self._method(), len(self.classes_), np.unique(target)
+        if method == "identity":
+            return ""
+        if len(seen) < 2:
+            return (
+                f"all rows are of class {self.classes_[seen[0]]!s}, and {method} scaling makes it "
+                "more probable wherever it can: give it rows of the other classes, too"
+            )
+        if method not in _FOR_EACH_CLASS or not _are_few(target, weight, k):
+            return ""
+        return (
+            f"{method} scaling fits numbers for each of {k} classes, but has {len(target)} rows "
+            f"of {len(seen)}: give it as many rows as classes at least, or fit TemperatureScaling, "
+            "which has one number"
+        )
 
     def _learn(self, logits: Array, target: Array, weight: Array) -> None:
         raise NotImplementedError
@@ -229,12 +241,13 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         are_probabilities : bool
-            Whether the logits were `from_probabilities`: `softly apply` then does the same first.
+            Whether the logits were `from_probabilities`: whoever loads the file then gives it
+            probabilities. So is it in any case where this was loaded from such a file.
         """
         check_is_fitted(self, "classes_")
         columns = int(self.n_features_in_)
-        kept = Stored(self._method(), self.scaling_, columns, self.classes_, are_probabilities)
-        return kept.to_json()
+        given = are_probabilities or self.are_probabilities_
+        return Stored(self._method(), self.scaling_, columns, self.classes_, given).to_json()
 
     def _method(self) -> str:
         raise NotImplementedError
@@ -247,17 +260,29 @@ class _Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _checked(self, logits: Any, *, reset: bool) -> Array:
         """Logits as floats, shape (N, K); a column for the first of two classes is added."""
-        if isinstance(logits, np.ndarray) and logits.ndim == 1:
+        if isinstance(logits, np.ndarray) and logits.ndim != 2:
             raise ValueError(
                 f"logits have shape {logits.shape}, but a 2D array is needed, (N, K). Reshape your "
                 "data: logits[:, None] is one column, logits[None] one row"
             )
+        if not reset:
+            self._check_columns(getattr(logits, "shape", ()))
+            logits = from_probabilities(logits) if self.are_probabilities_ else logits
         scores: Array = validate_data(
             self, logits, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=False
         )
         scores = with_first(scores)
         refuse_no_logits(scores)
         return scores
+
+    def _check_columns(self, shape: tuple[int, ...]) -> None:
+        if len(shape) == 2 and shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"logits have {shape[1]} columns, but those it was fitted to had "
+                f"{self.n_features_in_}: give it scores of the same model (X has {shape[1]} "
+                f"features, but {type(self).__name__} is expecting {self.n_features_in_} features "
+                "as input)"
+            )
 
 
 class _OneMethod(_Calibrated):
@@ -455,6 +480,8 @@ class Calibrator(_Calibrated):
     cross_fit_ : CrossFit or None
         The fits of what was chosen to all folds but one each, by which each row was held out.
     scaling_ : softly.scalings.Affine or softly.scalings.Monotone
+    are_probabilities_ : bool
+        Whether it predicts from probabilities: if it was loaded from a file made of such.
     classes_ : ndarray, shape (K,)
     n_features_in_ : int
 
@@ -511,21 +538,24 @@ def load_calibration(path: str | os.PathLike[str]) -> Calibrator:
     ----------
     path : path
 
+    Returns
+    -------
+    Calibrator
+        It takes what the file says it was fitted to: logits, or probabilities
+        (`are_probabilities_`).
+
     Raises
     ------
     ValueError
         If the file is no such JSON.
     """
-    return of_stored(read(path))
-
-
-def of_stored(stored: Stored) -> Calibrator:
-    """The calibrator that a file held."""
+    stored = read(path)
     model = Calibrator(stored.method)
     model.method_, model.reason_ = stored.method, "read from a file"
     model.candidates_, model.cross_fit_ = {}, None
     model.scaling_ = stored.scaling
     model.classes_, model.n_features_in_ = stored.classes, stored.columns
+    model.are_probabilities_ = stored.are_probabilities
     return model
 
 

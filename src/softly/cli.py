@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 import warnings
@@ -93,6 +94,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, f
         "softly evaluate birds.skops labelled.csv",
         "softly report birds.skops labelled.csv --output report.html",
         "softly calibrate logits.npy labels.npy --model cal.json",
+        "softly explain 2.0 1.0 0.1",
     )
 )
 def softly_command(
@@ -367,8 +369,7 @@ def apply(
     if output.exists() and logits.exists() and os.path.samefile(logits, output):
         raise TableError(f"'{output}' holds the scores: write the probabilities somewhere else")
     outputs.check_writable(output)
-    calibrator, takes_probabilities = calibrating.load(model)
-    p = calibrating.probabilities(calibrator, calibrating.read_array(logits), takes_probabilities)
+    p = calibrating.probabilities(calibrating.load(model), calibrating.read_array(logits))
     with outputs.replacing(output) as file, file.open("wb") as opened:
         np.save(opened, p)
     _note(f"Wrote {output}: {p.shape[0]:,} rows of {p.shape[1]} classes")
@@ -488,6 +489,84 @@ def _subject_of_arrays(
         classes=[name.strip() for name in classes.split(",")] if classes else None,
         are_probabilities=are_probabilities,
     )
+
+
+@app.command(
+    # A score may be negative; what looks like an option and is none, is refused as a score.
+    context_settings={"ignore_unknown_options": True},
+    epilog=_examples(
+        "softly explain 2.0 1.0 0.1",
+        "softly explain 2.0 1.0 0.1 --classes cat,dog,bird --true cat",
+        "softly explain -1 2 --temperature 0.5 --output page.html",
+    ),
+)
+def explain(
+    scores: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SCORES", help="One for each class, parted by spaces."),
+    ] = None,
+    classes: Annotated[
+        str, typer.Option(metavar="NAMES", help="The names of the classes, parted by commas.")
+    ] = "",
+    temperature: Annotated[
+        str, typer.Option(metavar="T", help="What scores are divided by, above 0.")
+    ] = "1",
+    true: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The class that came: adds the cross-entropy."),
+    ] = None,
+    lang: Annotated[
+        str,
+        typer.Option(metavar="CODE", callback=_language, help="The answer's language: en or ko."),
+    ] = "en",
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page to play with, a .html file."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show how softmax makes probabilities of scores, step by step."""
+    from softly import explaining, explanation
+
+    if output is not None and output.suffix.lower() not in (".html", ".htm"):
+        raise typer.BadParameter(f"the page '{output}' needs a name that ends in .html")
+    try:
+        found = explanation.explain(
+            [_score(text) for text in scores or []],
+            classes=[name.strip() for name in classes.split(",")] if classes else None,
+            temperature=_number(temperature, "the temperature"),
+            true=true,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if output is not None:
+        from softly import outputs
+
+        with outputs.replacing(output) as file:
+            file.write_text(explaining.page(found, lang), encoding="utf-8")
+    if as_json:
+        _print_json(found.to_dict())
+    elif output is None:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")  # where a terminal lacks a script
+        explaining.draw(_out(), found, lang)
+    if output is not None:
+        _note(f"Wrote {output}")
+
+
+def _score(text: str) -> float:
+    if re.match("-+[a-z]", text, re.I) and not text.lower().startswith(("-inf", "-nan")):
+        raise typer.BadParameter(f"there is no option {text}")
+    return _number(text, "the score")
+
+
+def _number(text: str, what: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{what} '{text}' is not a number: write it as in 2.5, parted from others by a space"
+        ) from None
 
 
 @app.command(epilog=_examples("softly info", "softly info --json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,7 @@ class PredictionSets(BaseEstimator):  # type: ignore[misc]
         return held
 
     def _check(self) -> None:
-        if not 0 < self.coverage < 1:
+        if not isinstance(self.coverage, Real) or not 0 < self.coverage < 1:
             raise ValueError(
                 f"coverage is {self.coverage!r}, but a number between 0 and 1 is needed"
             )

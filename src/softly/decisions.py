@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from softly.conformal import PredictionSets
 from softly.inputs import no_distributions, probabilities
+from softly.targets import of_target
 
 Array = NDArray[Any]
 
@@ -18,6 +20,7 @@ _MOST_STEPS = 1000
 _NEAR = 1e-8
 _ROUNDING = 1e-14
 _SHOWN = 3
+_CONTRARY = 0.01  # of a row's largest probability, further than rounding goes
 
 ABSTAINS = -1
 
@@ -95,6 +98,7 @@ def decide(
         Probabilities of the classes.
     scores : array_like, shape (N, K), optional
         The logits that p was made of: where rounding made two probabilities the same, these decide.
+        Of calibrated probabilities the calibrated ones, `decision_function`.
     top_k : int, optional
         The k most probable classes.
     min_probability : float, optional
@@ -116,7 +120,8 @@ def decide(
         Rows with their true classes that neither training nor calibration has used; with a number
         as `coverage`.
     classes : array_like, shape (K,), optional
-        The labels of the columns; 0 to K - 1, if none are given.
+        The labels of the columns. If none are given, those of fitted `PredictionSets`; or 0 to
+        K - 1.
 
     Returns
     -------
@@ -139,11 +144,7 @@ def decide(
     """
     p = probabilities(p).astype(np.float64)
     k = p.shape[1]
-    labels = np.arange(k) if classes is None else np.asarray(classes)
-    if labels.shape != (k,):
-        raise ValueError(
-            f"classes has shape {labels.shape}, but ({k},) is needed: a label a column"
-        )
+    labels = _labels(classes, coverage, k)
     rules = {"top_k": top_k, "min_probability": min_probability, "cost": cost, "coverage": coverage}
     given = [name for name, value in rules.items() if value is not None]
     if len(given) > 1:
@@ -156,6 +157,7 @@ def decide(
         if value is not None and (prior if needs == "prior" else rules[needs]) is None:
             raise ValueError(f"{name} is given, but not {needs}, which it goes with")
     said = ""
+    scores = None if scores is None else _logits_of(p, scores)
     if prior is not None:
         if coverage is not None:
             raise ValueError(
@@ -163,7 +165,7 @@ def decide(
                 "where the classes are as frequent as in the rows held out: give one of them"
             )
         p, moved, said = _moved(p, prior, trained_prior)
-        scores = None if scores is None else np.asarray(scores) + moved
+        scores = None if scores is None else scores + moved
     ranked = _ranked(p, scores)
     if cost is not None:
         found = _by_cost(p, ranked, _matrix(cost, k), abstain_cost, labels)
@@ -177,23 +179,53 @@ def decide(
     return Decisions(answers, p, labels, rule + said, reason)
 
 
+def _labels(classes: Any, coverage: Any, k: int) -> Array:
+    """The columns' labels, which fitted sets know, too."""
+    known = getattr(coverage, "classes_", None)
+    if classes is None:
+        return np.arange(k) if known is None or len(known) != k else known
+    labels = np.asarray(classes)
+    if labels.shape != (k,) or len(np.unique(labels)) < k:
+        raise ValueError(
+            f"classes has shape {labels.shape} and {len(np.unique(labels))} different labels, but "
+            f"({k},) is needed: a label for each column"
+        )
+    if known is not None and not np.array_equal(labels, known):
+        raise ValueError(
+            f"classes is {np.array2string(labels, threshold=6)}, but the sets were fitted to "
+            f"{np.array2string(known, threshold=6)}: leave it out, since they know their labels"
+        )
+    return labels
+
+
 Found = tuple[Array, str, Callable[[Decisions, int], str]]
 
 
-def _ranked(p: Array, scores: Any) -> Array:
+def _logits_of(p: Array, scores: Any) -> NDArray[np.float64]:
+    """Scores, which must agree with the probabilities on what is most probable."""
+    logits = _numbers("scores", scores)
+    if logits.shape != p.shape:
+        raise ValueError(f"scores has shape {logits.shape}, but p has {p.shape}: both are needed")
+    best = logits.argmax(axis=1)
+    contrary = of_target(p, best) < (1 - _CONTRARY) * p.max(axis=1)
+    if contrary.any():
+        row = int(contrary.argmax())
+        raise ValueError(
+            f"scores[{row}] are highest for column {best[row]}, but p[{row}] for column "
+            f"{p[row].argmax()}: scores are to be the logits that p was made of"
+        )
+    return logits
+
+
+def _ranked(p: Array, scores: Array | None) -> Array:
     """Classes of each row, the most probable first; the first of equals."""
-    if scores is None:
-        return np.argsort(-p, axis=1, kind="stable")
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.shape != p.shape:
-        raise ValueError(f"scores has shape {scores.shape}, but p has {p.shape}: both are needed")
-    return np.argsort(-scores, axis=1, kind="stable")
+    return np.argsort(-(p if scores is None else scores), axis=1, kind="stable")
 
 
 def _most_probable(p: Array, ranked: Array, least: float | None) -> Found:
     answers = ranked[:, 0].copy()
     if least is not None:
-        if not 0 <= least <= 1:
+        if not isinstance(least, Real) or not 0 <= float(least) <= 1:
             raise ValueError(f"min_probability is {least!r}, but a number from 0 to 1 is needed")
         answers[p[np.arange(len(p)), answers] < least] = ABSTAINS
 
@@ -209,7 +241,7 @@ def _most_probable(p: Array, ranked: Array, least: float | None) -> Found:
 
 def _best_few(ranked: Array, top_k: int) -> Found:
     k = ranked.shape[1]
-    if isinstance(top_k, bool) or int(top_k) != top_k or not 1 <= top_k <= k:
+    if isinstance(top_k, bool) or not isinstance(top_k, Integral) or not 1 <= int(top_k) <= k:
         raise ValueError(
             f"top_k is {top_k!r}, but a whole number from 1 to {k}, the classes, is needed"
         )
@@ -231,7 +263,7 @@ def _by_cost(
     first = np.take_along_axis(near, ranked, axis=1).argmax(axis=1)
     answers = ranked[np.arange(len(p)), first]
     if abstain_cost is not None:
-        if not np.isfinite(abstain_cost):
+        if not isinstance(abstain_cost, Real) or not np.isfinite(float(abstain_cost)):
             raise ValueError(f"abstain_cost is {abstain_cost!r}, but a finite number is needed")
         answers[costs.min(axis=1) > abstain_cost] = ABSTAINS
 
@@ -248,6 +280,11 @@ def _by_cost(
 
 def _sets(p: Array, coverage: Any, held_out: Any, ranked: Array, labels: Array) -> Found:
     if isinstance(coverage, PredictionSets):
+        if held_out is not None:
+            raise ValueError(
+                "held_out is given, but coverage is PredictionSets, which bring their threshold: "
+                "give a number as coverage, or leave held_out out"
+            )
         sets = coverage
     elif held_out is None:
         raise ValueError(
@@ -255,6 +292,11 @@ def _sets(p: Array, coverage: Any, held_out: Any, ranked: Array, labels: Array) 
             "held_out=(probabilities, classes)"
         )
     else:
+        if not isinstance(held_out, (tuple, list)) or len(held_out) != 2:
+            raise ValueError(
+                f"held_out is of type {type(held_out).__name__}, but a pair is needed: "
+                "(probabilities, classes)"
+            )
         known, y = held_out
         sets = PredictionSets(coverage, classes=labels).fit(known, y)
     answers = sets.predict(p)
@@ -271,7 +313,7 @@ def _sets(p: Array, coverage: Any, held_out: Any, ranked: Array, labels: Array) 
 
 
 def _matrix(cost: Any, k: int) -> Array:
-    found = np.asarray(cost, dtype=np.float64)
+    found = _numbers("cost", cost)
     if found.shape != (k, k):
         raise ValueError(
             f"cost has shape {found.shape}, but ({k}, {k}) is needed: a row for each true class, "
@@ -280,6 +322,15 @@ def _matrix(cost: Any, k: int) -> Array:
     if not np.isfinite(found).all():
         raise ValueError("cost holds NaN or infinity, but finite numbers are needed")
     return found
+
+
+def _numbers(name: str, given: Any) -> NDArray[np.float64]:
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} is {given!r:.60}, but an array of numbers is needed ({error})"
+        ) from error
 
 
 def _moved(p: Array, prior: Any, trained_prior: Any) -> tuple[Array, Array, str]:
@@ -308,7 +359,7 @@ def _moved(p: Array, prior: Any, trained_prior: Any) -> tuple[Array, Array, str]
 
 
 def _frequencies(name: str, given: Any, k: int) -> NDArray[np.float64]:
-    found = np.asarray(given, dtype=np.float64)
+    found = _numbers(name, given)
     if found.shape != (k,) or len(no_distributions(found[None])):
         raise ValueError(
             f"{name} is {np.array2string(found, threshold=6)}, but {k} numbers are needed that are "

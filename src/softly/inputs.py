@@ -20,6 +20,7 @@ FEATURES: dict[str, Any] = {
 
 _LITTLE = 1 << 20  # bytes
 _TOLERANCE = 1e-3  # of the sum of probabilities: float16 softmax over many classes
+_ROUNDED = 0.1  # as far from 1 as sums of rounded probabilities may be
 
 _NEEDED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "C": (lambda x: isinstance(x, Real) and float(x) > 0, "a number above 0"),
@@ -77,10 +78,15 @@ def probabilities(p: Any) -> NDArray[Any]:
     bad = no_distributions(found)
     if len(bad):
         row = found[bad[0]]
+        near = bool((row >= 0).all() and abs(row.sum() - 1) <= _ROUNDED)
+        cure = (
+            "if they were rounded, divide each row by its sum"
+            if near
+            else "if these are logits, softly.softmax makes probabilities of them"
+        )
         raise ValueError(
             f"p[{bad[0]}] is {np.array2string(row, threshold=6, precision=4)}, which sums to "
-            f"{row.sum():.4g}, but probabilities are not negative and sum to 1: if these are "
-            "logits, softly.softmax makes probabilities of them"
+            f"{row.sum():.4g}, but probabilities are not negative and sum to 1: {cure}"
         )
     return found
 

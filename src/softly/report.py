@@ -213,7 +213,7 @@ def draw_calibrating(console: Console, done: Calibrating) -> None:
     if done.calibrator.temperature_ is not None:
         console.print(f"T = {done.calibrator.temperature_:.4g}")
     console.print()
-    table = Table(f"{done.rows:,} held-out rows", box=None, pad_edge=False)
+    table = Table(f"{done.rows:,} rows, each held out once", box=None, pad_edge=False)
     for name in ("before", "after", "difference, 95 % interval"):
         table.add_column(name, justify="right")
     for name, found in done.measures.items():
@@ -225,6 +225,11 @@ def draw_calibrating(console: Console, done: Calibrating) -> None:
             f"{apart.value:+.4f} ({apart.low:+.4f} to {apart.high:+.4f})",
         )
     console.print(table)
+    if done.absent:
+        few = ", ".join(done.absent[:_MOST_UNKNOWN])
+        more = ", ..." if len(done.absent) > _MOST_UNKNOWN else ""
+        count = f"{len(done.absent)} of the {len(done.calibrator.classes_)} classes"
+        console.print(Text(f"No row is of {count}, of which nothing was learnt: {few}{more}"))
 
 
 def _sentence(text: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, column_or_1d
 
 from softly import targets
@@ -204,6 +206,7 @@ def _predictions(p: Any, y: Any, classes: Any, sample_weight: Any) -> Prediction
         raise ValueError(
             f"p has {len(p)} rows and y {len(y)}, but as many, and one or more, are needed"
         )
+    check_classification_targets(y)
     _, target = targets.columns_of(y, p.shape[1], classes)
     weight = None
     if sample_weight is not None:
@@ -214,6 +217,8 @@ def _predictions(p: Any, y: Any, classes: Any, sample_weight: Any) -> Prediction
 
 
 def _named(measures: Iterable[str] | None, of: Predictions) -> dict[str, Measure]:
+    if isinstance(measures, str):
+        raise ValueError(f"measures is {measures!r}, but a list of names is needed: [{measures!r}]")
     names = list(MEASURES if measures is None else measures)
     unknown = [name for name in names if name not in MEASURES]
     if unknown or not names:
@@ -252,8 +257,8 @@ def _draws(
 
 def _counts(n: int, resamples: int, random_state: int) -> Iterator[Array]:
     """How often each row is drawn, when as many are drawn as there are."""
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples!r}, but a whole number from 1 up is needed")
+    if not isinstance(resamples, Integral) or resamples < 2:
+        raise ValueError(f"resamples is {resamples!r}, but a whole number from 2 up is needed")
     random, step = np.random.RandomState(random_state), max(1, _BLOCK // n)
     for start in range(0, resamples, step):
         some = min(step, resamples - start)

@@ -137,6 +137,12 @@ def columns_of(y: Array, k: int, classes: Any) -> tuple[Array, NDArray[np.int64]
         labels = seen
     elif seen.dtype.kind in "iu" and seen[0] == 0 and seen[-1] < k:
         labels = np.arange(k)
+    elif seen.dtype.kind in "iu" and 0 < len(among := seen[(seen >= 0) & (seen < k)]) < len(seen):
+        stray = np.setdiff1d(seen, among)[0]
+        raise ValueError(
+            f"y has the label {stray}, but {k} columns stand for 0 to {k - 1}: mend it, or say "
+            "which label each column stands for, by classes=[...]"
+        )
     else:
         raise ValueError(
             f"y has {len(seen)} classes ({', '.join(map(str, seen[:5].tolist()))}"
