@@ -103,11 +103,11 @@ def test_one_row_is_a_report_that_says_how_little_it_tells(run, shop, tmp_path):
         ((*OF_ARRAYS[1:4], "no.npy", *OF_ARRAYS[5:]), "there is no file 'no.npy'"),
         ((*OF_ARRAYS[1:4], "bare.csv", *OF_ARRAYS[5:]), "'bare.csv' holds no array"),
         ((*OF_ARRAYS[1:4], "short.npy", *OF_ARRAYS[5:]), "but (400,) is needed"),
-        ((*OF_ARRAYS[1:], "--probabilities"), "or leave out --probabilities"),
+        ((*OF_ARRAYS[1:], "--probabilities"), "leave out --probabilities"),
         ((*OF_ARRAYS[1:], "--classes", "a,b,c,d"), "not all whole numbers"),
         ((*OF_ARRAYS[1:], "--classes", "0,1"), "2 different labels, but the logits have 4"),
         (("--logits", "nan.npy", *OF_ARRAYS[3:]), "holds NaN, in 1 of 400 rows"),
-        (("--logits", "p.npy", *OF_ARRAYS[3:]), "as --probabilities of the command does"),
+        (("--logits", "p.npy", *OF_ARRAYS[3:]), "say --probabilities, if that is what they are"),
     ],
 )
 def test_what_makes_no_report_is_one_sentence(run, shop, arrays, arguments, said):  # noqa: F811

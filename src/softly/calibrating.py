@@ -125,7 +125,7 @@ def calibrate(
         logits = with_first(np.asarray(logits, np.float64))
         _, target = targets.columns_of(np.ravel(y), logits.shape[1], model.classes_)
     except (ValueError, TypeError) as error:
-        raise _on_the_command_line(error) from error
+        raise on_the_command_line(error) from error
     sound = usable(logits, target)
     logits, target = logits[sound], target[sound]
     fits = model.cross_fit_ or cross_fit(logits, target, np.ones(len(target)), model.method_)
@@ -192,7 +192,7 @@ def probabilities(model: Calibrator, scores: Array) -> Array:
     try:
         return model.predict_proba(scores)
     except (ValueError, TypeError) as error:
-        raise _on_the_command_line(error) from error
+        raise on_the_command_line(error) from error
 
 
 # What to do, in Python and in the command's words.
@@ -203,7 +203,7 @@ _REMEDIES = {
 }
 
 
-def _on_the_command_line(error: Exception) -> TableError:
+def on_the_command_line(error: Exception) -> TableError:
     """The sentence of an error, with a remedy that whoever types a command has."""
     sentence = str(error)
     for in_python, said in _REMEDIES.items():

@@ -593,6 +593,5 @@ def _refuse_probabilities(scores: Array) -> None:
     if len(scores) > 1 and scores.min() >= 0 and not len(no_distributions(scores)):
         raise ValueError(
             f"logits has {len(scores)} rows that are not negative and all sum to 1, as "
-            "probabilities do, but logits are needed: softly.from_probabilities(p) makes them, as "
-            "--probabilities of the command does"
+            "probabilities do, but logits are needed: softly.from_probabilities(p) makes them"
         )

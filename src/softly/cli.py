@@ -417,7 +417,7 @@ def write_report(
     ] = "en",
     as_json: Json = False,
 ) -> None:
-    """Write one page on a model: how good, how calibrated, what is confused, what to do."""
+    """Write a page on how good a model is, and what to do about it."""
     from softly import outputs, report_page, reporting
     from softly.errors import TableError
 

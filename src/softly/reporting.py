@@ -16,7 +16,7 @@ from softly.conformal import PredictionSets
 from softly.functions import softmax
 from softly.metrics import Predictions, Reliability, RiskCoverage
 from softly.resampling import Comparison, Score, compare_predictions, measure_predictions
-from softly.scalings import METHODS, fit_temperature, usable
+from softly.scalings import fit_temperature, usable
 from softly.subjects import MISTAKES, Subject
 from softly.verdict import verdict
 
@@ -360,10 +360,11 @@ def _calibrated(subject: Subject) -> tuple[Calibration | None, Temperatures | No
 
 def _methods(target: Array, k: int) -> list[str]:
     """Those to choose from: numbers for each pair of many classes take too long to find."""
+    if len(np.unique(target)) < 2:
+        return ["identity"]
     if k <= _MOST_IN_MATRIX:
         return ["auto"]
-    tells_of_classes = len(target) >= k and len(np.unique(target)) > 1
-    return [*METHODS][: 4 if tells_of_classes else 3]
+    return ["identity", "temperature", "isotonic", *(["vector"] if len(target) >= k else [])]
 
 
 def _calibration(found: Calibrator, logits: Array, target: Array) -> Calibration:

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from softly import targets
-from softly.calibrating import as_labels
+from softly.calibrating import as_labels, on_the_command_line
 from softly.calibration import from_probabilities, refuse_no_logits, with_first
 from softly.errors import TableError
 from softly.functions import softmax
@@ -168,7 +168,7 @@ def of_arrays(
         named = None if classes is None else as_labels(classes, y)
         labels, target = targets.columns_of(y, logits.shape[1], named)
     except ValueError as error:
-        raise TableError(str(error)) from error
+        raise on_the_command_line(error) from error
     return Subject(
         source,
         logits,
@@ -182,10 +182,7 @@ def of_arrays(
 
 def _logits(scores: Array, are_probabilities: bool) -> Array:
     if are_probabilities:
-        try:
-            return from_probabilities(scores)
-        except ValueError as error:
-            raise ValueError(f"{error}, or leave out --probabilities") from error
+        return from_probabilities(scores)
     if scores.dtype not in (np.float32, np.float64):
         scores = scores.astype(np.float64 if scores.dtype.kind in "ui" else np.float32)
     logits = with_first(scores)

@@ -147,7 +147,7 @@ def columns_of(y: Array, k: int, classes: Any) -> tuple[Array, NDArray[np.int64]
         raise ValueError(
             f"y has {len(seen)} classes ({', '.join(map(str, seen[:5].tolist()))}"
             f"{', ...' if len(seen) > 5 else ''}), but the logits have {k} columns: say which "
-            "label each column stands for, by classes=[...] (--classes of the command)"
+            "label each column stands for, by classes=[...]"
         )
     order = np.argsort(labels, kind="stable")
     place = np.minimum(np.searchsorted(labels[order], y), k - 1)
