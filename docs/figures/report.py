@@ -1,0 +1,44 @@
+"""Takes report.png: the first screen of `softly report` on a small network, as Chromium shows it.
+
+`python docs/figures/report.py [FILE]` writes it; `chromium` has to be there.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from sklearn.datasets import load_digits
+from sklearn.neural_network import MLPClassifier
+
+from softly import report_page, reporting, subjects
+
+WIDTH, HEIGHT = 1000, 1060  # down to the reliability curves
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars "
+    "--disable-background-networking --disable-component-update --disable-sync "
+    "--force-device-scale-factor=1.5"
+)
+
+
+def made() -> reporting.Report:
+    """Of a network that has learnt 200 digits by heart, on the other 1597."""
+    X, y = load_digits(return_X_y=True)
+    network = MLPClassifier(hidden_layer_sizes=30, alpha=0, max_iter=300, random_state=0)
+    network.fit(X[:200], y[:200])
+    p = network.predict_proba(X[200:])
+    source = ["probabilities.npy", "labels.npy"]
+    return reporting.report(subjects.of_arrays(p, y[200:], source, are_probabilities=True))
+
+
+def take(picture: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "page.html"
+        page.write_text(report_page.page(made()), encoding="utf-8")
+        options = [f"--user-data-dir={folder}/profile", f"--window-size={WIDTH},{HEIGHT}"]
+        command = ["chromium", *FLAGS.split(), *options, f"--screenshot={picture}", page.as_uri()]
+        subprocess.run(command, check=True, capture_output=True)
+
+
+if __name__ == "__main__":
+    take(Path(sys.argv[1] if sys.argv[1:] else Path(__file__).with_suffix(".png")).resolve())
