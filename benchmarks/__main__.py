@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.measure import machine
 
 NAMES = ("functions", "losses", "train-table", "predict-table", "agreement", "fit", "calibration")
+NAMES += ("pictures",)
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
