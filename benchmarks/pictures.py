@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +13,23 @@ from benchmarks.measure import DATA, interleaved_processes, process, softly_comm
 ROWS, CLASSES = 100_000, 100
 
 
-def run(repeats: int = 3) -> str:
+def run(repeats: int = 5) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        pages = {name: str(Path(folder) / f"{i}.html") for i, name in enumerate(_WORKS)}
-        commands = {
-            name: [softly_command(), *work(Path(folder)), "--output", pages[name]]
-            for name, work in _WORKS.items()
-        }
+        pages = {name: Path(folder) / f"{i}.html" for i, name in enumerate(_PAGES)}
+        commands = {"softly explain, in a terminal": [softly_command(), *_EXPLAIN]}
+        for name, arguments in _PAGES.items():
+            made = arguments(Path(folder))
+            commands[name] = [softly_command(), *made, "--output", str(pages[name])]
         runs = interleaved_processes(commands, repeats)
-        sizes = {name: Path(page).stat().st_size for name, page in pages.items()}
+        sizes = {name: f"{page.stat().st_size / 1e3:.0f} kB" for name, page in pages.items()}
     rows = [
-        [name, f"{taken.seconds:.1f} s", f"{taken.peak_mb:.0f} MB", f"{sizes[name] / 1e3:.0f} kB"]
+        [name, f"{taken.seconds:.2f} s", f"{taken.peak_mb:.0f} MB", sizes.get(name, "")]
         for name, taken in runs.items()
     ]
     return table(["whole process", "time", "peak memory", "page"], rows)
 
 
-def _explained(folder: Path) -> list[str]:
-    return ["explain", "2.0", "1.0", "0.1"]
+_EXPLAIN = ["explain", "2.0", "1.0", "0.1"]
 
 
 def _penguins(folder: Path) -> list[str]:
@@ -46,17 +46,12 @@ def _many(folder: Path) -> list[str]:
     labels = (logits / 2 + random.gumbel(size=logits.shape)).argmax(axis=1)
     np.save(folder / "logits.npy", logits)
     np.save(folder / "labels.npy", labels)
-    return [
-        "report",
-        "--logits",
-        str(folder / "logits.npy"),
-        "--labels",
-        str(folder / "labels.npy"),
-    ]
+    scores, classes = str(folder / "logits.npy"), str(folder / "labels.npy")
+    return ["report", "--logits", scores, "--labels", classes]
 
 
-_WORKS = {
-    "softly explain, a page": _explained,
+_PAGES: dict[str, Callable[[Path], list[str]]] = {
+    "softly explain, a page": lambda folder: _EXPLAIN,
     "softly report, penguins": _penguins,
     f"softly report, {ROWS:,} x {CLASSES} logits": _many,
 }
