@@ -9,7 +9,7 @@ import pytest
 
 from softly.languages import texts
 from test_cli import birds, run, shop  # noqa: F401  (fixtures)
-from test_reporting import drawn
+from test_report_data import drawn
 
 
 @pytest.fixture

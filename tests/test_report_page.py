@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from softly import report_page, reporting, subjects
+from softly import Report, report_page, subjects
 from softly.languages import texts
-from test_report import table, trained
-from test_reporting import SOURCE, drawn, made
+from test_evaluation import table, trained
+from test_report_data import SOURCE, drawn, made
 
 LONG = "한" * 200
 HOSTILE = ["<script>alert(1)</script>", "$x_1$ {rows} --> & \"'", LONG, "عربي\u202e abc"]
@@ -25,9 +25,7 @@ def overconfident(classes=4, names=None, rows=1500):
 
 def of_table(rows=300):
     model = trained(table(rows=400))
-    return reporting.report(
-        subjects.of_model(model, [table(rows=rows, seed=1)], ["m.skops", "new.csv"])
-    )
+    return Report.of(subjects.of_model(model, [table(rows=rows, seed=1)], ["m.skops", "new.csv"]))
 
 
 @pytest.fixture(scope="module")

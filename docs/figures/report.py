@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
-from softly import report_page, reporting, subjects
+import softly
 
 WIDTH, HEIGHT = 1000, 1290  # down to the reliability curves
 FLAGS = (
@@ -22,22 +22,21 @@ FLAGS = (
 )
 
 
-def made() -> reporting.Report:
+def made() -> softly.Report:
     """Of a network that has learnt 300 digits by heart, on the other 1,497."""
     X, digit = load_digits(return_X_y=True)
     names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     network = MLPClassifier(hidden_layer_sizes=200, alpha=0, max_iter=1000, random_state=0)
     network.fit(X[:300], digit[:300])
-    p, y = network.predict_proba(X[300:]), np.array(names)[digit[300:]]
-    source = ["network.npy", "labels.npy"]
-    subject = subjects.of_arrays(p, y, source, classes=names, are_probabilities=True)
-    return reporting.report(subject)
+    logits = softly.from_probabilities(network.predict_proba(X[300:]))
+    y = np.array(names)[digit[300:]]
+    return softly.Report.of_logits(logits, y, classes=names, source="network.npy")
 
 
 def take(picture: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "page.html"
-        page.write_text(report_page.page(made()), encoding="utf-8")
+        page.write_text(made().to_html(), encoding="utf-8")
         options = [f"--user-data-dir={folder}/profile", f"--window-size={WIDTH},{HEIGHT}"]
         command = ["chromium", *FLAGS.split(), *options, f"--screenshot={picture}", page.as_uri()]
         subprocess.run(command, check=True, capture_output=True)

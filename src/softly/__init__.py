@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from softly.decisions import Decisions, decide
     from softly.linear_losses import LinearGradients, linear_cross_entropy
     from softly.path import RegularizationPath, regularization_path
+    from softly.report import Report
     from softly.resampling import compare, measure
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ __all__ = [
     "MatrixScaling",
     "PredictionSets",
     "RegularizationPath",
+    "Report",
     "SoftmaxClassifier",
     "SoftmaxClassifierCV",
     "TemperatureScaling",
@@ -84,6 +86,7 @@ _on_first_use = {
     "MatrixScaling": "softly.calibration",
     "PredictionSets": "softly.conformal",
     "RegularizationPath": "softly.path",
+    "Report": "softly.report",
     "SoftmaxClassifier": "softly.classifier",
     "SoftmaxClassifierCV": "softly.classifier_cv",
     "TemperatureScaling": "softly.calibration",

@@ -190,7 +190,7 @@ def train(
     if model is None and not show_columns:
         raise typer.BadParameter("say where to write the model: --model FILE.skops")
 
-    from softly import outputs, report, tables
+    from softly import evaluation, outputs, tables, terminal
     from softly.errors import TableError
 
     if model is not None:
@@ -203,7 +203,7 @@ def train(
         if as_json:
             _print_json(schema.to_dict())
         else:
-            report.draw_columns(_out(), schema)
+            terminal.draw_columns(_out(), schema)
         return
 
     from softly import models, training
@@ -218,9 +218,9 @@ def train(
         _note(f"The fit stopped short of the optimum at --max-iter {max_iter}: allow more.")
     models.save(done.model, model)
     if as_json:
-        _print_json(report.training_to_dict(done) | {"model": str(model)})
+        _print_json(evaluation.training_to_dict(done) | {"model": str(model)})
     else:
-        report.draw_training(_out(), done)
+        terminal.draw_training(_out(), done)
     _note(f"Wrote {model}")
 
 
@@ -283,15 +283,15 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a model on a table whose classes are known."""
-    from softly import files, report
+    from softly import evaluation, files, terminal
 
     loaded = _load(model)
     batches = _with_notes(loaded, files.batches(data, loaded.schema.numbers), [])
-    result = report.evaluate(loaded, batches)
+    result = evaluation.evaluate(loaded, batches)
     if as_json:
         _print_json(result.to_dict())
     else:
-        report.draw_evaluation(_out(), result)
+        terminal.draw_evaluation(_out(), result)
 
 
 @app.command(
@@ -326,7 +326,7 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Calibrate the scores of any model."""
-    from softly import calibrating, outputs, report
+    from softly import calibrating, outputs, terminal
     from softly.errors import TableError
 
     if model.suffix != ".json":
@@ -344,7 +344,7 @@ def calibrate(
     if as_json:
         _print_json(done.to_dict() | {"model": str(model)})
     else:
-        report.draw_calibrating(_out(), done)
+        terminal.draw_calibrating(_out(), done)
     _note(f"Wrote {model}")
 
 
@@ -418,8 +418,9 @@ def write_report(
     as_json: Json = False,
 ) -> None:
     """Write a page on how good a model is, and what to do about it."""
-    from softly import outputs, report_page, reporting
+    from softly import outputs
     from softly.errors import TableError
+    from softly.report import Report
 
     _check_either(model, data, logits, labels, bool(classes or are_probabilities))
     if output.suffix.lower() not in (".html", ".htm"):
@@ -434,9 +435,9 @@ def write_report(
         else _subject_of_arrays(logits, labels, classes, are_probabilities)
     )
     with _warnings_noted(), _status("Measuring"):
-        made = reporting.report(subject)
+        made = Report.of(subject)
     with _status("Drawing"):
-        html = report_page.page(made, lang)
+        html = made.to_html(lang)
     with outputs.replacing(output) as file:
         file.write_text(html, encoding="utf-8")
     if as_json:
@@ -479,16 +480,21 @@ def _subject_of_arrays(
     logits: Path | None, labels: Path | None, classes: str, are_probabilities: bool
 ) -> Subject:
     from softly import calibrating, subjects
+    from softly.calibration import from_probabilities
 
     assert logits is not None
     assert labels is not None
-    return subjects.of_arrays(
-        calibrating.read_array(logits),
-        calibrating.read_array(labels),
-        [logits.name, labels.name],
-        classes=[name.strip() for name in classes.split(",")] if classes else None,
-        are_probabilities=are_probabilities,
-    )
+    scores, y = calibrating.read_array(logits), calibrating.read_array(labels)
+    named = [name.strip() for name in classes.split(",")] if classes else None
+    try:
+        return subjects.of_logits(
+            from_probabilities(scores) if are_probabilities else scores,
+            y,
+            [logits.name, labels.name],
+            classes=None if named is None else calibrating.as_labels(named, y),
+        )
+    except (ValueError, TypeError) as error:
+        raise calibrating.on_the_command_line(error) from error
 
 
 @app.command(

@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from softly.metrics import RiskCoverage
-from softly.reporting import Believed, Confidence, Sets, Temperatures
+from softly.report import Believed, Confidence, Sets, Temperatures
 
 Array = NDArray[Any]
 Texts = dict[str, str]

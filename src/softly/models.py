@@ -69,7 +69,7 @@ class Model:
     frequencies : ndarray of float64, shape (K,)
         The share of each class in training: what always guessing would say.
     scores : dict
-        What `softly.report.Evaluation.to_dict` said of the held-out rows.
+        What `softly.evaluation.Evaluation.to_dict` said of the held-out rows.
     versions : dict of str
         What the model was made with.
     """

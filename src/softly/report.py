@@ -1,305 +1,595 @@
-"""What is said of a classifier, data first, and how it is drawn in a terminal."""
+"""All that a report says, as data: every number of it, and no words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 import numpy as np
-import polars as pl
+import scipy.cluster.hierarchy
+import scipy.spatial.distance
 from numpy.typing import NDArray
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from softly import features, metrics
+from softly import metrics
+from softly.calibration import Calibrator
+from softly.conformal import PredictionSets
 from softly.functions import softmax
-from softly.scoring import LeftOut, scored
-
-if TYPE_CHECKING:
-    from softly.calibrating import Calibrating
-    from softly.models import Model
-    from softly.tables import Schema
-    from softly.training import Search, Training
+from softly.metrics import Predictions, Reliability, RiskCoverage
+from softly.resampling import Comparison, Score, compare_predictions, measure_predictions
+from softly.scalings import fit_temperature, usable
+from softly.subjects import MISTAKES, Subject, of_logits
+from softly.verdict import verdict
 
 Array = NDArray[Any]
 
-_MOST_CLASSES = 10  # shown in a terminal; JSON holds all
-_MOST_LEFT_OUT = 5
-_MOST_UNKNOWN = 5
+SAID = ("accuracy", "log_loss", "brier_score", "calibration_error")
+COVERAGE = 0.9  # of the prediction sets
+
+_MOST_CALIBRATED = 20_000  # rows that calibration is judged by
+_MOST_NUMBERS = 2_000_000  # logits, likewise
+_MOST_IN_MATRIX = 60  # classes for which matrix scaling is tried: it fits numbers for each pair
+_MOST_SHOWN = 150  # classes in the confusion matrix
+_MOST_LISTED = 1000  # classes in the table
+_MOST_UNKNOWN = 20  # classes that the model never saw, by name
 _PAIRS = 10
-_WEIGHTS = 3
+_CONFIDENCES = 40  # bins of the histograms
+_PER_BIN = 20  # rows at least in a bin of the reliability curve
+_POINTS = 200  # of a curve
+_TEMPERATURES = 61
+_APART = 6.0  # times: how far temperatures go from the best one, and from 1
 
 
 @dataclass(frozen=True)
-class Scores:
-    """The measures of one set of predictions."""
+class Guessing:
+    """What always saying how frequent the classes are is worth."""
 
+    of_training: bool
     accuracy: float
     log_loss: float
     brier_score: float
-    calibration_error: float
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """How a model did on labelled rows, beside always guessing the training frequencies.
+class Confidence:
+    """How sure the answers are.
+
+    Attributes
+    ----------
+    mean : float
+    edges : ndarray, shape (M + 1,)
+    right, wrong : ndarray of int, shape (M,)
+        Answers in each bin.
+    """
+
+    mean: float
+    edges: Array
+    right: NDArray[np.int64]
+    wrong: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Believed:
+    """Confidence beside the share of right answers, and how often each confidence is said."""
+
+    reliability: Reliability
+    confidence: Confidence
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a calibration would change: each row calibrated by what the other folds' rows told.
 
     Attributes
     ----------
     rows : int
-        Labelled rows whose class the model knows: those that were scored.
-    unlabelled : int
-        Rows without a label, left out.
-    unknown : dict of str to int
-        Classes the model never saw, and how many rows had them; left out.
-    classes : list of str
-    model, guessing : Scores
-    confusion : list of list of int
-        A row for each true class, a column for each predicted one.
+        On which this was found.
+    method : str
+    temperature : float or None
+        Where it is all there is to say.
+    measures : dict of str to Comparison
+        Before and after.
+    before : Believed
+    after : Believed or None
+        None where the probabilities are best left alone.
     """
 
     rows: int
+    method: str
+    temperature: float | None
+    measures: dict[str, Comparison]
+    before: Believed
+    after: Believed | None
+
+
+@dataclass(frozen=True)
+class Temperatures:
+    """The log loss at other temperatures.
+
+    Attributes
+    ----------
+    rows : int
+    temperature, log_loss : ndarray, shape (M,)
+    best : float
+        The temperature of the least log loss.
+    least : float
+        That log loss.
+    bounded : bool
+        Whether there is a least one: where no row is wrong, it falls for ever.
+    """
+
+    rows: int
+    temperature: Array
+    log_loss: Array
+    best: float
+    least: float
+    bounded: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Rows of one class that were taken for another, and which share of that class they are."""
+
+    true: str
+    predicted: str
+    rows: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """What was taken for what.
+
+    Attributes
+    ----------
+    shown : list of int
+        Classes, so sorted that those which are confused stand together.
+    counts : ndarray of int, shape (M, M)
+        Of these: a row for each true class, a column for each predicted one.
+    pairs : list of Pair
+        The most frequent mistakes.
+    """
+
+    shown: list[int]
+    counts: NDArray[np.int64]
+    pairs: list[Pair]
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """How one class is found; None where there is nothing to count."""
+
+    name: str
+    rows: int
+    predicted: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    probability: float | None
+    confused_with: str | None
+    confused_rows: int
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Prediction sets, made on half of the rows and counted on the others.
+
+    Attributes
+    ----------
+    coverage : float
+        That was asked for.
+    covered : float
+        The share of rows whose set holds the true class.
+    rows : int
+        Counted.
+    size : list of int
+    count : list of int
+        Sets of that size.
+    mean : float
+        Size.
+    """
+
+    coverage: float
+    covered: float
+    rows: int
+    size: list[int]
+    count: list[int]
+    mean: float
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A row with a wrong answer, and how sure it was."""
+
+    row: int
+    predicted: str
+    true: str
+    probability: float
+    probability_of_true: float
+    cells: list[str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says of some scores.
+
+    Attributes
+    ----------
+    source : list of str
+        The files that it is about.
+    rows : int
+    unlabelled : int
+        Rows without a label, left out.
+    unknown_rows : int
+        Rows of classes that the model never saw, left out.
+    unknown : dict of str to int
+        The most frequent of these classes.
+    classes : list of str
+    measures : dict of str to Score
+    guessing : Guessing
+    confidence : Confidence
+    calibration : Calibration or None
+        None where no row tells of it.
+    temperatures : Temperatures or None
+    confusion : Confusion
+    by_class : list of ClassRow
+    risk_coverage : RiskCoverage
+    sets : Sets or None
+        None where there are too few rows.
+    weights : dict of str to list of (str, float), or None
+    first_row : int
+        The number of the first row.
+    columns : list of str
+        Of which the mistakes' cells tell.
+    mistakes : list of Mistake
+        The most confident ones.
+    """
+
+    source: list[str]
+    rows: int
     unlabelled: int
+    unknown_rows: int
     unknown: dict[str, int]
     classes: list[str]
-    model: Scores
-    guessing: Scores
-    confusion: list[list[int]]
+    measures: dict[str, Score]
+    guessing: Guessing
+    confidence: Confidence
+    calibration: Calibration | None
+    temperatures: Temperatures | None
+    confusion: Confusion
+    by_class: list[ClassRow]
+    risk_coverage: RiskCoverage
+    sets: Sets | None
+    weights: dict[str, list[tuple[str, float]]] | None
+    first_row: int
+    columns: list[str]
+    mistakes: list[Mistake]
+
+    @classmethod
+    def of(cls, subject: Subject) -> Report:
+        """Everything there is to say of some scores."""
+        of = Predictions(softmax(subject.logits, axis=1), subject.target, subject.logits)
+        calibration, temperatures = _calibrated(subject)
+        unknown = subject.left_out.unknown
+        by_frequency = sorted(unknown.items(), key=lambda item: -item[1])
+        pairs = _pairs(of)
+        return cls(
+            source=subject.source,
+            rows=len(of.target),
+            unlabelled=subject.left_out.unlabelled,
+            unknown_rows=sum(unknown.values()),
+            unknown=dict(by_frequency[:_MOST_UNKNOWN]),
+            classes=subject.classes,
+            measures=_measures(of, calibration),
+            guessing=_guessing(subject),
+            confidence=_confidence(of),
+            calibration=calibration,
+            temperatures=temperatures,
+            confusion=_confusion(of, pairs, subject.classes),
+            by_class=_by_class(of, pairs, subject.classes),
+            risk_coverage=_thinned(metrics.risk_coverage(of)),
+            sets=_sets(of),
+            weights=subject.weights,
+            first_row=int(subject.are_trained),
+            columns=subject.columns,
+            mistakes=_mistakes(of, subject),
+        )
+
+    @classmethod
+    def of_logits(
+        cls, logits: Any, y: Any, *, classes: Any = None, source: str = "the scores"
+    ) -> Report:
+        """A report on the scores that any model gives to rows whose classes are known.
+
+        Parameters
+        ----------
+        logits : array_like, shape (N, K), (N, 1) or (N,)
+            Scores before softmax, of rows that the model was not trained on; one column is the
+            scores of the second of two classes, as a ``decision_function`` gives them. For
+            probabilities see `softly.from_probabilities`.
+        y : array_like, shape (N,)
+            The true classes.
+        classes : array_like, shape (K,), optional
+            Which label each column stands for. If none are given, the labels of y, sorted, where
+            there are as many as columns; or 0 to K - 1.
+        source : str
+            What it is about, for the page's title.
+
+        Raises
+        ------
+        ValueError
+            If these do not fit together, or are no logits.
+
+        Notes
+        -----
+        Calibration is judged by 20,000 rows drawn by chance, if there are more (or by as many as
+        have two million logits), and beyond 60 classes without matrix scaling.
+
+        Examples
+        --------
+        >>> import numpy as np, softly
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(3, size=2000)
+        >>> fair = rng.normal(size=(2000, 3)) + np.eye(3)[y]
+        >>> report = softly.Report.of_logits(4 * fair, y)
+        >>> report.calibration.method, round(report.calibration.temperature)
+        ('temperature', 4)
+        >>> report.to_html()[:15]
+        '<!doctype html>'
+        """
+        return cls.of(of_logits(np.asarray(logits), np.asarray(y), [source], classes=classes))
+
+    def to_html(self, language: str = "en") -> str:
+        """One page that asks the network for nothing: the verdict, figures and tables.
+
+        Parameters
+        ----------
+        language : str
+            "en" or "ko".
+        """
+        from softly.report_page import page
+
+        return page(self, language)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and text, ready for JSON."""
-        return asdict(self)
+        """Plain numbers and text, ready for JSON; None for what is infinite or unknown."""
+        found: dict[str, Any] = plain(self)
+        return {"verdict": plain(verdict(self))} | found
 
 
-def evaluate(model: Model, frames: Iterable[pl.DataFrame]) -> Evaluation:
-    """Score a model on labelled tables.
-
-    Raises
-    ------
-    TableError
-        If the target is not there or no row can be scored.
-    """
-    left_out = LeftOut()
-    logits, targets = [], []
-    for batch in scored(model, frames, left_out):
-        logits.append(batch.logits)
-        targets.append(batch.target)
-    target = np.concatenate(targets)
-    every = np.concatenate(logits)
-    guess = np.broadcast_to(np.log(model.frequencies).astype(np.float32), every.shape)
-    predicted = every.argmax(axis=1)
-    return Evaluation(
-        rows=len(target),
-        unlabelled=left_out.unlabelled,
-        unknown=left_out.unknown,
-        classes=model.classes,
-        model=_scores(every, target),
-        guessing=_scores(guess, target),
-        confusion=metrics.confusion_matrix(predicted, target, len(model.classes)).tolist(),
-    )
+def plain(value: Any) -> Any:
+    """Numbers, text, lists and dicts of whatever is made of them."""
+    if is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
 
 
-def _scores(logits: Array, target: Array) -> Scores:
-    of = metrics.Predictions(softmax(logits, axis=1), target, logits)
-    return Scores(
+def _measures(of: Predictions, calibration: Calibration | None) -> dict[str, Score]:
+    if calibration is not None and calibration.rows == len(of.target):
+        return {name: compared.a for name, compared in calibration.measures.items()}
+    return measure_predictions(of, SAID)
+
+
+def _guessing(subject: Subject) -> Guessing:
+    guess = np.broadcast_to(subject.frequencies, subject.logits.shape)
+    of = Predictions(guess, subject.target)
+    return Guessing(
+        subject.are_trained,
         accuracy=metrics.accuracy(of).value(),
         log_loss=metrics.log_loss(of).value(),
         brier_score=metrics.brier_score(of).value(),
-        calibration_error=metrics.calibration_error(of).value(),
     )
 
 
-def weights(model: Model, most: int) -> dict[str, list[tuple[str, float]]]:
-    """For each class, the features that weigh most for or against it, heaviest first."""
-    names = features.feature_names(model.transformer)
-    coef = model.classifier.coef_
-    if len(coef) == 1:
-        coef = np.concatenate([-coef, coef]) / 2
-    return {
-        label: [(names[j], float(row[j])) for j in np.argsort(-np.abs(row))[:most]]
-        for label, row in zip(model.classes, coef, strict=True)
-    }
+def _confidence(of: Predictions) -> Confidence:
+    right, wrong = metrics.confidences(of, _CONFIDENCES)
+    edges = np.linspace(0, 1, _CONFIDENCES + 1)
+    return Confidence(float(of.confidence.mean()), edges, right, wrong)
 
 
-def training_to_dict(training: Training) -> dict[str, Any]:
-    """All that `softly train` says, ready for JSON."""
-    model = training.model
-    return {
-        "rows": training.rows,
-        "unlabelled": training.unlabelled,
-        "columns": [asdict(c) for c in model.schema.columns],
-        "classes": model.classes,
-        "frequencies": model.frequencies.tolist(),
-        "passes": model.classifier.n_passes_,
-        "objective": model.classifier.objective_,
-        "C": model.classifier.C,
-        "search": asdict(training.search) if training.search else None,
-        "converged": training.converged,
-        "calibrated_on": training.calibrated_on,
-        "calibration": getattr(model.classifier, "calibration_", None),
-        "held_out": training.evaluation.to_dict(),
-        "weights": weights(model, most=20),
-        "versions": model.versions,
-    }
+# --- Can it be believed --------------------------------------------------------------------------
 
 
-# --- drawing ------------------------------------------------------------------
+def _calibrated(subject: Subject) -> tuple[Calibration | None, Temperatures | None]:
+    k = len(subject.classes)
+    most = max(min(_MOST_CALIBRATED, _MOST_NUMBERS // k), 1000)
+    rows: Any = np.flatnonzero(usable(subject.logits, subject.target))
+    if len(rows) > most:
+        rows = np.sort(np.random.RandomState(0).permutation(rows)[:most])
+    logits, target = subject.logits[rows], subject.target[rows]
+    if not len(rows):
+        return None, None
+    found = Calibrator(_methods(target, k), classes=np.arange(k)).fit(logits, target)
+    return _calibration(found, logits, target), _temperatures(logits, target)
 
 
-def draw_columns(console: Console, schema: Schema) -> None:
-    """What each column was taken for."""
-    table = Table("column", "taken for", "because", box=None, pad_edge=False)
-    for column in schema.columns:
-        used = column in schema.used
-        kind = column.kind if used else f"{column.kind}, left out"
-        missing = f", {column.missing:,} missing" if column.missing and used else ""
-        table.add_row(
-            Text(column.name), kind, Text(column.why + missing), style=None if used else "dim"
-        )
-    console.print(table)
+def _methods(target: Array, k: int) -> list[str]:
+    """Those to choose from: numbers for each pair of many classes take too long to find."""
+    if len(np.unique(target)) < 2:
+        return ["identity"]
+    if k <= _MOST_IN_MATRIX:
+        return ["auto"]
+    return ["identity", "temperature", "isotonic", *(["vector"] if len(target) >= k else [])]
 
 
-def draw_training(console: Console, training: Training) -> None:
-    """The summary of a training run."""
-    model = training.model
-    used, left_out = model.schema.used, model.schema.left_out
-    console.print(
-        Text(
-            f"Trained on {training.rows:,} rows, {_counted(len(used), 'column')} and "
-            f"{len(model.classes)} "
-            f"classes of '{model.schema.target}'."
-        )
-    )
-    if training.unlabelled:
-        console.print(f"{_rows(training.unlabelled)} without a target, left out of the training.")
-    if training.search:
-        console.print(Text(_choice(training.search)))
-    if training.calibrated_on:
-        reason = model.classifier.calibration_
-        console.print(Text(f"Calibrated on {_rows(training.calibrated_on)} more: {reason}."))
-    for column in left_out[:_MOST_LEFT_OUT]:
-        console.print(Text(f"Left out: {column.name} ({column.kind}: {column.why})"))
-    if len(left_out) > _MOST_LEFT_OUT:
-        console.print(f"and {len(left_out) - _MOST_LEFT_OUT} more (--show-columns tells all)")
-    console.print()
-    draw_evaluation(console, training.evaluation, "held-out rows")
-    console.print()
-    _draw_weights(console, model)
-
-
-def _choice(search: Search) -> str:
-    best = search.Cs.index(search.C)
-    return (
-        f"C = {search.C:.3g}, the best of {len(search.Cs)} by cross-validation: log loss "
-        f"{search.log_loss[best]:.4f} ± {search.standard_error[best]:.4f} "
-        f"({search.folds} folds of {_rows(search.rows)})."
+def _calibration(found: Calibrator, logits: Array, target: Array) -> Calibration:
+    before, after = Predictions(softmax(logits, axis=1), target, logits), None
+    if found.cross_fit_ is not None and found.method_ != "identity":
+        z = found.cross_fit_.log_probabilities(logits)
+        after = Predictions(softmax(z, axis=1), target, z)
+    return Calibration(
+        rows=len(target),
+        method=found.method_,
+        temperature=found.temperature_,
+        measures=compare_predictions(before, after or before, SAID),
+        before=_believed(before),
+        after=_believed(after) if after else None,
     )
 
 
-def _rows(count: int) -> str:
-    return _counted(count, "row")
+def _believed(of: Predictions) -> Believed:
+    bins = max(1, min(metrics.BINS, len(of.target) // _PER_BIN))
+    return Believed(metrics.reliability(of, bins), _confidence(of))
 
 
-def _counted(count: int, what: str) -> str:
-    return f"1 {what}" if count == 1 else f"{count:,} {what}s"
+def _temperatures(logits: Array, target: Array) -> Temperatures:
+    best = fit_temperature(logits, target, np.ones(len(target))).temperature
+    tried = np.geomspace(min(best, 1.0) / _APART, max(best, 1.0) * _APART, _TEMPERATURES)
+    loss = np.array([_loss_at(logits, target, t) for t in tried])
+    least = _loss_at(logits, target, best)
+    bounded = least <= loss.min()
+    return Temperatures(len(target), tried, loss, best, least, bool(bounded))
 
 
-def draw_calibrating(console: Console, done: Calibrating) -> None:
-    """What was chosen and why, and the measures before and after."""
-    console.print(Text(f"Chosen: {done.calibrator.method_}. {_sentence(done.calibrator.reason_)}"))
-    if done.calibrator.temperature_ is not None:
-        console.print(f"T = {done.calibrator.temperature_:.4g}")
-    console.print()
-    table = Table(f"{done.rows:,} rows, each held out once", box=None, pad_edge=False)
-    for name in ("before", "after", "difference, 95 % interval"):
-        table.add_column(name, justify="right")
-    for name, found in done.measures.items():
-        apart = found.difference
-        table.add_row(
-            name.replace("_", " "),
-            f"{found.a.value:.4f}",
-            f"{found.b.value:.4f}",
-            f"{apart.value:+.4f} ({apart.low:+.4f} to {apart.high:+.4f})",
+def _loss_at(logits: Array, target: Array, temperature: float) -> float:
+    z = logits / logits.dtype.type(temperature)
+    return metrics.log_loss(Predictions(logits, target, z)).value()
+
+
+# --- What is taken for what ----------------------------------------------------------------------
+
+
+def _pairs(of: Predictions) -> tuple[Array, Array, Array]:
+    """Mistakes, the most frequent first: true classes, predicted ones, rows."""
+    k = of.p.shape[1]
+    wrong = of.target[~of.correct] * k + of.predicted[~of.correct]
+    pair, rows = np.unique(wrong, return_counts=True)
+    order = np.argsort(-rows, kind="stable")
+    return pair[order] // k, pair[order] % k, rows[order]
+
+
+def _confusion(of: Predictions, pairs: tuple[Array, Array, Array], names: list[str]) -> Confusion:
+    true, predicted, rows = pairs
+    k = len(names)
+    mistaken = np.bincount(true, rows, k) + np.bincount(predicted, rows, k)
+    shown = np.sort(np.argsort(-mistaken, kind="stable")[:_MOST_SHOWN])
+    place = np.full(k, -1)
+    place[shown] = np.arange(len(shown))
+    there = (place[of.target] >= 0) & (place[of.predicted] >= 0)
+    counts = metrics.confusion_matrix(
+        place[of.predicted[there]], place[of.target[there]], len(shown)
+    )
+    order = in_blocks(counts)
+    own = np.bincount(of.target, minlength=k)
+    return Confusion(
+        shown=shown[order].tolist(),
+        counts=counts[np.ix_(order, order)],
+        pairs=[
+            Pair(names[i], names[j], int(n), float(n / own[i]))
+            for i, j, n in zip(true[:_PAIRS], predicted, rows, strict=False)
+        ],
+    )
+
+
+def in_blocks(counts: Array) -> NDArray[np.intp]:
+    """An order of the classes in which those that are confused stand together.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (K, K)
+        A confusion matrix.
+
+    Notes
+    -----
+    Hierarchical clustering (mean linkage) by the share of rows that are confused, with the order
+    of its leaves in which neighbours are nearest (Bar-Joseph, Gifford and Jaakkola, 2001).
+
+    Examples
+    --------
+    >>> in_blocks(np.array([[5, 0, 4, 0], [0, 5, 1, 4], [4, 1, 5, 0], [0, 4, 0, 5]])).tolist()
+    [0, 2, 1, 3]
+    """
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    near = share + share.T
+    np.fill_diagonal(near, 0)
+    if len(counts) < 3 or not near.any():
+        return np.arange(len(counts))
+    apart = near.max() - near
+    np.fill_diagonal(apart, 0)
+    distances = scipy.spatial.distance.squareform(apart)
+    tree = scipy.cluster.hierarchy.linkage(distances, "average", optimal_ordering=True)
+    leaves: NDArray[np.intp] = scipy.cluster.hierarchy.leaves_list(tree).astype(np.intp)
+    return leaves
+
+
+def _by_class(
+    of: Predictions, pairs: tuple[Array, Array, Array], names: list[str]
+) -> list[ClassRow]:
+    found = metrics.by_class(of)
+    taken_for: dict[int, tuple[int, int]] = {}
+    for i, j, n in zip(*(x.tolist() for x in pairs), strict=True):
+        taken_for.setdefault(i, (j, n))  # the most frequent is the first
+
+    def row(i: int) -> ClassRow:
+        other, n = taken_for.get(i, (None, 0))
+        return ClassRow(
+            names[i],
+            int(found.rows[i]),
+            int(found.predicted[i]),
+            _known(found.precision[i]),
+            _known(found.recall[i]),
+            _known(found.f1[i]),
+            _known(found.probability[i]),
+            confused_with=None if other is None else names[other],
+            confused_rows=n,
         )
-    console.print(table)
-    if done.absent:
-        few = ", ".join(done.absent[:_MOST_UNKNOWN])
-        more = ", ..." if len(done.absent) > _MOST_UNKNOWN else ""
-        count = f"{len(done.absent)} of the {len(done.calibrator.classes_)} classes"
-        console.print(Text(f"No row is of {count}, of which nothing was learnt: {few}{more}"))
+
+    listed = np.sort(np.argsort(-found.rows, kind="stable")[:_MOST_LISTED])
+    return [row(i) for i in listed.tolist()]
 
 
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+def _known(number: float) -> float | None:
+    return None if np.isnan(number) else float(number)
 
 
-def draw_evaluation(console: Console, evaluation: Evaluation, rows: str = "rows") -> None:
-    """The measures beside those of guessing, and the confusion matrix."""
-    table = Table(f"{evaluation.rows:,} {rows}", box=None, pad_edge=False)
-    table.add_column("model", justify="right")
-    table.add_column("guessing", justify="right")
-    for name, shown in (
-        ("accuracy", "accuracy"),
-        ("log_loss", "log loss"),
-        ("brier_score", "Brier score"),
-        ("calibration_error", "calibration error"),
-    ):
-        ours, theirs = getattr(evaluation.model, name), getattr(evaluation.guessing, name)
-        table.add_row(shown, f"{ours:.4f}", f"{theirs:.4f}")
-    console.print(table)
-    unknown = sorted(evaluation.unknown.items(), key=lambda item: -item[1])
-    for label, count in unknown[:_MOST_UNKNOWN]:
-        console.print(Text(f"{_rows(count)} of class '{label}', which the model never saw"))
-    if len(unknown) > _MOST_UNKNOWN:
-        console.print(f"and {len(unknown) - _MOST_UNKNOWN} more classes (--json tells all)")
-    if evaluation.unlabelled:
-        console.print(f"{_rows(evaluation.unlabelled)} without a label, left out")
-    console.print()
-    _draw_confusion(console, evaluation)
+# --- What to do with it --------------------------------------------------------------------------
 
 
-def _draw_confusion(console: Console, evaluation: Evaluation) -> None:
-    classes, counts = evaluation.classes, np.array(evaluation.confusion)
-    cells = [[f"{n:,}" if n else "." for n in row] for row in counts.tolist()]
-    labels = max(len("true \\ predicted"), *map(cell_len, classes))
-    columns = [
-        max(cell_len(name), *(len(row[j]) for row in cells)) for j, name in enumerate(classes)
+def _thinned(curve: RiskCoverage) -> RiskCoverage:
+    n = len(curve.coverage)
+    some = np.unique(np.linspace(0, n - 1, min(n, _POINTS)).astype(np.intp))
+    return RiskCoverage(curve.coverage[some], curve.risk[some])
+
+
+def _sets(of: Predictions) -> Sets | None:
+    order = np.random.RandomState(0).permutation(len(of.target))
+    fitted, others = np.array_split(order, 2)
+    k = of.p.shape[1]
+    try:
+        sets = PredictionSets(COVERAGE, classes=np.arange(k)).fit(of.p[fitted], of.target[fitted])
+    except ValueError:  # too few rows
+        return None
+    held = sets.predict(of.p[others])
+    sizes = held.sum(axis=1)
+    size, count = np.unique(sizes, return_counts=True)
+    return Sets(
+        coverage=COVERAGE,
+        covered=float(held[np.arange(len(others)), of.target[others]].mean()),
+        rows=len(others),
+        size=size.tolist(),
+        count=count.tolist(),
+        mean=float(sizes.mean()),
+    )
+
+
+def _mistakes(of: Predictions, subject: Subject) -> list[Mistake]:
+    wrong = np.flatnonzero(~of.correct)
+    surest = wrong[np.argsort(-of.confidence[wrong], kind="stable")[:MISTAKES]]
+    return [
+        Mistake(
+            row=int(subject.number[i]),
+            predicted=subject.classes[of.predicted[i]],
+            true=subject.classes[of.target[i]],
+            probability=float(of.confidence[i]),
+            probability_of_true=float(of.of_target[i]),
+            cells=subject.cells.get(int(subject.number[i]), [""] * len(subject.columns)),
+        )
+        for i in surest
     ]
-    if len(classes) > _MOST_CLASSES or labels + sum(w + 2 for w in columns) > console.width:
-        _draw_confused_pairs(console, classes, counts)
-        return
-    table = Table("true \\ predicted", box=None, pad_edge=False)
-    for name in classes:
-        table.add_column(Text(name), justify="right", no_wrap=True)
-    for i, (name, row) in enumerate(zip(classes, cells, strict=True)):
-        shown = [Text(n, style="bold" if i == j else "") for j, n in enumerate(row)]
-        table.add_row(Text(name), *shown)
-    console.print(table)
-
-
-def _draw_confused_pairs(console: Console, classes: list[str], counts: Array) -> None:
-    wrong = counts - np.diag(np.diag(counts))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
-    table = Table("true", "predicted", "rows", box=None, pad_edge=False)
-    for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True):
-        if wrong[i, j]:
-            table.add_row(Text(classes[i]), Text(classes[j]), f"{wrong[i, j]:,}")
-    if table.row_count:
-        console.print("Most often confused:")
-        console.print(table)
-    else:
-        console.print("No row was given a wrong class.")
-
-
-def _draw_weights(console: Console, model: Model) -> None:
-    heaviest = weights(model, _WEIGHTS)
-    table = Table("class", "weighs most (+ for, - against)", box=None, pad_edge=False)
-    for label, parts in list(heaviest.items())[:_MOST_CLASSES]:
-        shown = ", ".join(f"{name} {weight:+.2f}" for name, weight in parts)
-        table.add_row(Text(label), Text(shown))
-    console.print(table)
-    if len(heaviest) > _MOST_CLASSES:
-        console.print(f"and {len(heaviest) - _MOST_CLASSES} more classes (--json tells all)")

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from softly import figures, matrix_figure
 from softly.languages import texts
 from softly.pages import render
-from softly.reporting import Report
+from softly.report import Report
 from softly.subjects import shortened
 from softly.verdict import TOPICS, Finding, verdict
 

@@ -12,11 +12,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from softly import targets
-from softly.calibrating import as_labels, on_the_command_line
-from softly.calibration import from_probabilities, refuse_no_logits, with_first
-from softly.errors import TableError
+from softly.calibration import refuse_no_logits, with_first
+from softly.evaluation import weights
 from softly.functions import softmax
-from softly.report import weights
 from softly.scoring import Batch, LeftOut, scored
 
 if TYPE_CHECKING:
@@ -130,61 +128,42 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def of_arrays(
-    scores: Array,
-    y: Array,
-    source: list[str],
-    *,
-    classes: list[str] | None = None,
-    are_probabilities: bool = False,
-) -> Subject:
-    """Any model, by its scores of some rows.
+def of_logits(logits: Array, y: Array, source: list[str], *, classes: Any = None) -> Subject:
+    """Any model, by its logits of some rows.
 
     Raises
     ------
-    TableError
+    ValueError
         If the arrays do not fit together or are not what they are said to be.
     """
-    if scores.ndim != 2 or scores.dtype.kind not in "buif":
-        raise TableError(
-            f"the scores have shape {scores.shape} and type {scores.dtype}, but numbers of shape "
+    scores, y = (x[:, 0] if x.ndim == 2 and x.shape[1] == 1 else x for x in (logits, y))
+    scores = scores[:, None] if scores.ndim == 1 else scores
+    if scores.ndim != 2 or scores.dtype.kind not in "buif" or not scores.size:
+        raise ValueError(
+            f"the scores have shape {logits.shape} and type {logits.dtype}, but numbers of shape "
             "(N, K) are needed: a row of K scores each; or (N, 1), those of the second of two "
             "classes"
         )
-    y = y.ravel() if y.ndim == 2 and y.shape[1] == 1 else y
     if y.ndim != 1 or len(y) != len(scores):
-        raise TableError(
+        raise ValueError(
             f"the labels have shape {y.shape}, but ({len(scores)},) is needed: one for each of the "
             f"{len(scores):,} rows of scores"
         )
-    if not scores.size:
-        raise TableError(f"the scores have shape {scores.shape}, but a row or more is needed")
     if y.dtype.kind == "S":
         y = y.astype(np.str_)
-    try:
-        logits = _logits(scores, are_probabilities)
-        if y.dtype.kind == "f" and not np.isfinite(y).all():
-            raise ValueError("the labels hold NaN or infinity, but each row needs a class")
-        named = None if classes is None else as_labels(classes, y)
-        labels, target = targets.columns_of(y, logits.shape[1], named)
-    except ValueError as error:
-        raise on_the_command_line(error) from error
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        raise ValueError("the labels hold NaN or infinity, but each row needs a class")
+    if scores.dtype not in (np.float32, np.float64):
+        scores = scores.astype(np.float64 if scores.dtype.kind in "ui" else np.float32)
+    scores = with_first(scores)
+    refuse_no_logits(scores)
+    labels, target = targets.columns_of(y, scores.shape[1], classes)
     return Subject(
         source,
-        logits,
+        scores,
         target,
         [str(label) for label in labels.tolist()],
         np.bincount(target, minlength=len(labels)) / len(target),
         are_trained=False,
         number=np.arange(len(target)),
     )
-
-
-def _logits(scores: Array, are_probabilities: bool) -> Array:
-    if are_probabilities:
-        return from_probabilities(scores)
-    if scores.dtype not in (np.float32, np.float64):
-        scores = scores.astype(np.float64 if scores.dtype.kind in "ui" else np.float32)
-    logits = with_first(scores)
-    refuse_no_logits(logits)
-    return logits

@@ -20,9 +20,9 @@ from softly import features, tables
 from softly.classifier import SoftmaxClassifier
 from softly.classifier_cv import SearchStep, SoftmaxClassifierCV
 from softly.errors import TableError
+from softly.evaluation import Evaluation, evaluate
 from softly.features import Matrix
 from softly.models import Model
-from softly.report import Evaluation, evaluate
 from softly.solvers.result import Pass
 from softly.tables import Schema
 from softly.targets import shuffled_by_class

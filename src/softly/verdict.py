@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softly.reporting import Calibration, Guessing, Report
+    from softly.report import Calibration, Guessing, Report
     from softly.resampling import Score
 
 FEW = 100  # rows, below which little can be told

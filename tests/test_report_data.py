@@ -9,10 +9,10 @@ import scipy.optimize
 import sklearn.metrics
 
 import softly
-from softly import reporting, subjects, verdict
-from softly.errors import TableError
+from softly import report as report_module
+from softly import subjects, verdict
 from softly.resampling import Score
-from test_report import table, trained
+from test_evaluation import table, trained
 
 SOURCE = ["logits.npy", "labels.npy"]
 
@@ -26,11 +26,11 @@ def drawn(rows=2000, classes=4, scale=1.0, seed=0):
 
 
 def about(logits, y, **options):
-    return subjects.of_arrays(np.asarray(logits), np.asarray(y), SOURCE, **options)
+    return subjects.of_logits(np.asarray(logits), np.asarray(y), SOURCE, **options)
 
 
 def made(logits, y, **options):
-    return reporting.report(about(logits, y, **options))
+    return softly.Report.of(about(logits, y, **options))
 
 
 def findings(report):
@@ -110,12 +110,12 @@ def test_a_calibrated_model_is_left_alone():
 )
 def test_how_good_is_told_by_what_chance_does_not_explain(accuracy, loss, key):
     measures = {"accuracy": Score(*accuracy), "log_loss": Score(*loss)}
-    guessing = reporting.Guessing(False, accuracy=0.4, log_loss=1.0, brier_score=0.6)
+    guessing = report_module.Guessing(False, accuracy=0.4, log_loss=1.0, brier_score=0.6)
     assert verdict._good(100, measures, guessing).key == f"good.{key}"
 
 
 def test_of_many_rows_some_tell_of_calibration(monkeypatch):
-    monkeypatch.setattr(reporting, "_MOST_NUMBERS", 4 * 1200)
+    monkeypatch.setattr(report_module, "_MOST_NUMBERS", 4 * 1200)
     logits, y = drawn(scale=3.0, rows=3000)
     report = made(logits, y)
     assert report.rows == 3000
@@ -188,16 +188,16 @@ def test_classes_that_are_confused_stand_together():
     rng = np.random.default_rng(0)
     group = rng.permutation(np.repeat(np.arange(4), 5))
     near = 20 * (group[:, None] == group) + rng.integers(0, 3, (20, 20)) + 100 * np.eye(20)
-    order = reporting.in_blocks(near)
+    order = report_module.in_blocks(near)
     assert sorted(order) == list(range(20))
     assert (np.diff(group[order]) != 0).sum() == 3
-    np.testing.assert_array_equal(reporting.in_blocks(np.diag([3, 4, 5])), [0, 1, 2])
-    np.testing.assert_array_equal(reporting.in_blocks(np.zeros((3, 3))), [0, 1, 2])
+    np.testing.assert_array_equal(report_module.in_blocks(np.diag([3, 4, 5])), [0, 1, 2])
+    np.testing.assert_array_equal(report_module.in_blocks(np.zeros((3, 3))), [0, 1, 2])
 
 
 def test_of_very_many_classes_the_most_confused_are_shown(monkeypatch):
-    monkeypatch.setattr(reporting, "_MOST_SHOWN", 5)
-    monkeypatch.setattr(reporting, "_MOST_LISTED", 6)
+    monkeypatch.setattr(report_module, "_MOST_SHOWN", 5)
+    monkeypatch.setattr(report_module, "_MOST_LISTED", 6)
     logits, y = drawn(classes=9)
     report = made(logits, y)
     matrix = sklearn.metrics.confusion_matrix(y, logits.argmax(axis=1))
@@ -266,7 +266,7 @@ def test_a_models_report_tells_of_rows_and_weights():
         .then(pl.lit("new"))
         .otherwise("kind")
     )
-    whole = reporting.report(subjects.of_model(model, [new], ["m.skops", "new.csv"]))
+    whole = softly.Report.of(subjects.of_model(model, [new], ["m.skops", "new.csv"]))
     assert (whole.rows, whole.unlabelled, whole.unknown) == (298, 1, {"new": 1})
     assert whole.guessing.of_training
     assert list(whole.weights) == model.classes
@@ -277,7 +277,7 @@ def test_a_models_report_tells_of_rows_and_weights():
         mass, island = mistake.cells
         assert island == row["island"]
         assert float(mass or "nan") == pytest.approx(row["mass"] or np.nan, nan_ok=True)
-    stream = reporting.report(subjects.of_model(model, new.iter_slices(17), ["m.skops", "new.csv"]))
+    stream = softly.Report.of(subjects.of_model(model, new.iter_slices(17), ["m.skops", "new.csv"]))
     assert stream.mistakes == whole.mistakes
     assert stream.measures == whole.measures
 
@@ -291,24 +291,32 @@ Z, Y = drawn(rows=20, classes=3)
     ("logits", "y", "options", "said"),
     [
         (Z, Y[:-1], {}, r"labels have shape \(19,\), but \(20,\) is needed"),
-        (Z.ravel(), Y, {}, r"scores have shape \(60,\)"),
+        (Z.ravel(), Y, {}, r"labels have shape \(20,\), but \(60,\) is needed"),
+        (Z[None], Y, {}, r"scores have shape \(1, 20, 3\)"),
         (Z.astype(str), Y, {}, "numbers of shape"),
-        (Z[:0], Y[:0], {}, "a row or more is needed"),
+        (Z[:0], Y[:0], {}, r"scores have shape \(0, 3\)"),
         (np.where(Z[3, 1] == Z, np.nan, Z), Y, {}, r"logits\[3\] holds NaN, in 1 of 20 rows"),
-        (softly.softmax(Z, axis=1), Y, {}, "say --probabilities, if that is what they are"),
-        (Z, Y, {"are_probabilities": True}, "leave out --probabilities"),
-        (Z, np.where(np.arange(20) == 4, 7, Y), {}, "by --classes"),
-        (Z, Y, {"classes": ["a", "b", "c"]}, "not all whole numbers"),
-        (Z, Y, {"classes": ["0", "1"]}, "2 different labels, but the logits have 3"),
+        (softly.softmax(Z, axis=1), Y, {}, "softly.from_probabilities"),
+        (Z, np.where(np.arange(20) == 4, 7, Y), {}, r"by classes=\[...\]"),
+        (Z, Y, {"classes": ["a", "b", "c"]}, "none of the columns stands for"),
+        (Z, Y, {"classes": [0, 1]}, "2 different labels, but the logits have 3"),
         (Z, np.where(Y == 1, np.nan, Y), {}, "labels hold NaN"),
         (Z, np.array([str(k) for k in Y]), {"classes": ["0", "1", "x"]}, "the label '2'"),
         (1e20 * Z, Y, {}, "as large as"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(logits, y, options, said):
-    with pytest.raises(TableError, match=said) as caught:
-        about(logits, y, **options)
+    with pytest.raises(ValueError, match=said) as caught:
+        softly.Report.of_logits(logits, y, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_one_column_is_that_of_the_second_of_two_classes():
+    logits, y = drawn(rows=300, classes=2)
+    whole = made(logits, y)
+    for scores in (logits[:, 1] - logits[:, 0], (logits[:, 1] - logits[:, 0])[:, None]):
+        measures = softly.Report.of_logits(scores, y).measures
+        assert measures["log_loss"].value == pytest.approx(whole.measures["log_loss"].value)
 
 
 def test_labels_may_be_bytes_and_a_column():

@@ -9,7 +9,7 @@ import pytest
 import sklearn.metrics
 from rich.console import Console
 
-from softly import report, tables, training
+from softly import evaluation, tables, terminal, training
 from softly.errors import TableError
 
 
@@ -33,7 +33,7 @@ def trained(frame):
 def test_scores_equal_scikit_learns(classes):
     frame = table(classes=classes)
     model = trained(frame)
-    result = report.evaluate(model, [frame])
+    result = evaluation.evaluate(model, [frame])
     logits = model.logits(frame).astype(np.float64)
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
@@ -54,7 +54,7 @@ def test_scores_equal_scikit_learns(classes):
 def test_a_stream_is_scored_as_the_whole_table():
     frame = table()
     model = trained(frame)
-    whole, stream = (report.evaluate(model, f) for f in ([frame], frame.iter_slices(17)))
+    whole, stream = (evaluation.evaluate(model, f) for f in ([frame], frame.iter_slices(17)))
     assert stream.confusion == whole.confusion
     assert stream.model.log_loss == pytest.approx(whole.model.log_loss, rel=1e-6)
 
@@ -63,10 +63,10 @@ def test_unknown_classes_and_missing_labels_are_counted():
     frame = table()
     model = trained(frame)
     label = pl.Series(["new", None, "k0", "new"])
-    result = report.evaluate(model, [frame.head(4).with_columns(kind=label)])
+    result = evaluation.evaluate(model, [frame.head(4).with_columns(kind=label)])
     assert (result.rows, result.unlabelled, result.unknown) == (1, 1, {"new": 2})
     with pytest.raises(TableError, match=r"no row can be scored.*\(k0, k1, k2\)"):
-        report.evaluate(model, [frame.head(2).with_columns(kind=pl.lit("new"))])
+        evaluation.evaluate(model, [frame.head(2).with_columns(kind=pl.lit("new"))])
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -74,7 +74,7 @@ def test_weights_are_what_one_cell_changes(classes):
     """Independent of all names inside: change a cell, and see how the logits move."""
     frame = table(classes=classes)
     model = trained(frame)
-    weights = {c: dict(w) for c, w in report.weights(model, most=99).items()}
+    weights = {c: dict(w) for c, w in evaluation.weights(model, most=99).items()}
     assert list(weights) == model.classes
     names = set(weights["k0"])
     assert names == {"mass", "mass (missing)"} | {
@@ -103,36 +103,36 @@ def test_weights_are_what_one_cell_changes(classes):
 
 
 def test_weights_of_each_class_sum_to_nothing():
-    weights = report.weights(trained(table()), most=99)
+    weights = evaluation.weights(trained(table()), most=99)
     for name in ("mass", "island = north"):
         assert sum(dict(parts)[name] for parts in weights.values()) == pytest.approx(0, abs=1e-3)
 
 
-def drawn(evaluation, width):
+def drawn(found, width):
     console = Console(file=io.StringIO(), width=width)
-    report.draw_evaluation(console, evaluation)
+    terminal.draw_evaluation(console, found)
     return console.file.getvalue()
 
 
 def test_the_confusion_matrix_is_drawn_where_it_fits_and_in_pairs_where_not():
     frame = table()
-    evaluation = report.evaluate(trained(frame), [frame])
-    wide, narrow = drawn(evaluation, 60), drawn(evaluation, 20)
+    found = evaluation.evaluate(trained(frame), [frame])
+    wide, narrow = drawn(found, 60), drawn(found, 20)
     rows = [line.split() for line in wide.splitlines() if line.startswith("k")]
     shown = [[int(n.replace(".", "0")) for n in row[1:]] for row in rows]
-    assert shown == evaluation.confusion
+    assert shown == found.confusion
     assert "Most often confused" in narrow
-    wrong = np.array(evaluation.confusion) - np.diag(np.diag(evaluation.confusion))
+    wrong = np.array(found.confusion) - np.diag(np.diag(found.confusion))
     first = next(line.split() for line in narrow.splitlines() if line.startswith("k"))
     assert int(first[2]) == wrong.max()
-    perfect = replace(evaluation, confusion=np.diag([3, 4, 5]).tolist())
+    perfect = replace(found, confusion=np.diag([3, 4, 5]).tolist())
     assert "No row was given a wrong class." in " ".join(drawn(perfect, 20).split())
 
 
 def test_letters_two_columns_wide_count_for_two():
     frame = table()
-    evaluation = report.evaluate(trained(frame), [frame])
-    named = replace(evaluation, classes=["독수리독수리", "갈매기갈매기", "참새참새참새"])
+    found = evaluation.evaluate(trained(frame), [frame])
+    named = replace(found, classes=["독수리독수리", "갈매기갈매기", "참새참새참새"])
     # 16 for the label, three times 2 + 12 for the classes: 58, and by letters only 40
     assert "Most often confused" in drawn(named, 57)
     assert "true \\ predicted" in drawn(named, 58)
