@@ -89,7 +89,7 @@ def memory() -> str:
         peak, d, classes, passes = json.loads(done.stdout)
         allowed = FIXED + COPIES * 8 * classes * (d + 1) + 8 * d * d
         verdict = "met" if peak <= allowed else "missed"
-        rows.append([data, str(passes), mebibytes(peak), mebibytes(allowed), verdict])
+        rows.append([data, f"{passes:.0f}", mebibytes(peak), mebibytes(allowed), verdict])
     header = ["C = 1, tol=1e-4", "passes", "beyond X and y", "bar: at most", ""]
     return (
         f"### Peak memory of a fit\n\n{table(header, rows)}\n\nThe peak of resident memory in a "
