@@ -133,9 +133,12 @@ class Stripes:
 
     def square_sums(self, slopes: Array) -> Array:
         """Sums of each row's slopes (N, K) times the squares of its features: (K, D)."""
-        X = self._rows.features
-        sums: Array = slopes.T @ (X * X if isinstance(X, np.ndarray) else X.multiply(X))
-        return sums
+
+        def work(start: int, stop: int) -> Array:
+            x = _rows_of(self._rows.features, start, stop)
+            return slopes[start:stop].T @ (x * x if isinstance(x, np.ndarray) else x.multiply(x))
+
+        return sum(self._of_stripes(work))
 
     def features_of(self, which: NDArray[np.intp]) -> tuple[Any, None]:
         """Some of the columns, as the features are."""

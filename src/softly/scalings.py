@@ -130,9 +130,10 @@ def centred(z: Array) -> tuple[Array, NDArray[np.bool_]]:
     """
     top = z.max(axis=1, keepdims=True)
     possible = z >= top - _IMPOSSIBLE
-    if not possible.all() or top.min() == -np.inf:
-        possible &= np.isfinite(z)
-        z = np.where(possible, z, 0.0)
+    if possible.all() and np.isfinite(top).all():
+        return z - z.mean(axis=1, keepdims=True), possible
+    possible &= np.isfinite(z)
+    z = np.where(possible, z, 0.0)
     mean = z.sum(axis=1, keepdims=True) / np.maximum(possible.sum(axis=1, keepdims=True), 1)
     return np.where(possible, z - mean, 0.0), possible
 
