@@ -136,9 +136,12 @@ class Stripes:
 
         def work(start: int, stop: int) -> Array:
             x = _rows_of(self._rows.features, start, stop)
-            return slopes[start:stop].T @ (x * x if isinstance(x, np.ndarray) else x.multiply(x))
+            squares = x * x if isinstance(x, np.ndarray) else x.multiply(x)
+            sums: Array = slopes[start:stop].T @ squares
+            return sums
 
-        return sum(self._of_stripes(work))
+        whole: Array = sum(self._of_stripes(work))
+        return whole
 
     def features_of(self, which: NDArray[np.intp]) -> tuple[Any, None]:
         """Some of the columns, as the features are."""
