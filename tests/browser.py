@@ -123,8 +123,16 @@ class Browser:
         ]
 
     def pdf(self):
-        """The page as it is printed on A4."""
-        printed = self.command("Page.printToPDF", {"preferCSSPageSize": True})
+        """The page as it is printed on A4. Chromium now and then gives up at once: not thrice."""
+        from selenium.common.exceptions import WebDriverException
+
+        for last in (False, False, True):
+            try:
+                printed = self.command("Page.printToPDF", {"preferCSSPageSize": True})
+                break
+            except WebDriverException:
+                if last:
+                    raise
         return base64.b64decode(printed["data"])
 
     def picture(self, path, *, whole=True):

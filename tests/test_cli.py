@@ -499,6 +499,13 @@ def test_other_versions_are_named(run, shop, monkeypatch):
     assert f"was made with numpy {made['numpy']}; answers may differ" in done.err
 
 
+def test_a_terminal_without_a_width_is_a_usual_one(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    usual = run("explain", "1", "2").out
+    monkeypatch.setenv("COLUMNS", "0")
+    assert run("explain", "1", "2").out == usual != ""
+
+
 # --- reading it ----------------------------------------------------------------
 
 
@@ -775,7 +782,11 @@ def test_a_file_knows_whether_it_takes_probabilities(run):
     Path("cal.json").write_text(json.dumps(fields | {"input": "probabilities"}))
     wrong = run("apply", "cal.json", "logits.npy", "--output", "r.npy")
     assert wrong.status == 2
-    assert wrong.sentence.endswith("if these are logits, leave out --probabilities")
+    assert run("calibrate", "logits.npy", "labels.npy", "--model", "z.json").status == 0
+    other = run("apply", "z.json", "p.npy", "--output", "r.npy")
+    assert (other.status, "--probabilities" in other.sentence) == (2, False)
+    assert "this calibration was made of logits" in other.sentence
+    assert wrong.sentence.endswith("if these are logits, give it their softmax, of which it was made")
     assert not os.path.exists("r.npy")
 
 

@@ -113,7 +113,9 @@ def test_every_number_is_that_of_the_data(show, start, language):
     assert texts(page, "#verdict") == [explaining.verdict(found, language)]
     assert number(said["perplexity"], 2) in texts(page, "#perplexity")[0]
     best = said["classes"].index(said["chosen"])
-    numerator, total, p = texts(page, "#formula math:nth-child(n + 3) mn")
+    # Infinity less infinity is no number: the limit has no line for it.
+    first = 3 if math.isfinite(max(found.scores)) else 2
+    numerator, total, p = texts(page, f"#formula math:nth-child(n + {first}) mn")
     assert numerator == number(said["exponentials"][best])
     assert total == number(said["sum_of_exponentials"])
     assert p == number(said["probabilities"][best])

@@ -63,6 +63,16 @@ def test_a_page_on_logits_of_any_model(run, arrays, tmp_path):  # noqa: F811
         assert by_probabilities["measures"][name]["value"] == pytest.approx(score["value"])
 
 
+def test_numbered_classes_may_be_given_names(run, arrays, tmp_path):  # noqa: F811
+    assert run(*OF_ARRAYS).status == 0
+    by_number = data_of(tmp_path / "r.html")
+    assert run(*OF_ARRAYS, "--classes", "owl, <i>hawk</i>,tit,roc").status == 0
+    by_name = data_of(tmp_path / "r.html")
+    assert by_name["classes"] == ["owl", "<i>hawk</i>", "tit", "roc"]
+    assert by_name["measures"] == by_number["measures"]
+    assert by_name["confusion"]["counts"] == by_number["confusion"]["counts"]
+
+
 def test_what_cannot_be_scored_is_counted(run, shop, tmp_path):  # noqa: F811
     kind = pl.Series(["eagle", None, "<b>ostrich</b>", "finch"] * 10)
     birds(40).with_columns(kind=kind).write_csv("new.csv")
@@ -104,7 +114,7 @@ def test_one_row_is_a_report_that_says_how_little_it_tells(run, shop, tmp_path):
         ((*OF_ARRAYS[1:4], "bare.csv", *OF_ARRAYS[5:]), "'bare.csv' holds no array"),
         ((*OF_ARRAYS[1:4], "short.npy", *OF_ARRAYS[5:]), "but (400,) is needed"),
         ((*OF_ARRAYS[1:], "--probabilities"), "leave out --probabilities"),
-        ((*OF_ARRAYS[1:], "--classes", "a,b,c,d"), "not all whole numbers"),
+        ((*OF_ARRAYS[1:], "--classes", "a,b,c"), "the 3 classes that are named"),
         ((*OF_ARRAYS[1:], "--classes", "0,1"), "2 different labels, but the logits have 4"),
         (("--logits", "nan.npy", *OF_ARRAYS[3:]), "holds NaN, in 1 of 400 rows"),
         (("--logits", "p.npy", *OF_ARRAYS[3:]), "say --probabilities, if that is what they are"),

@@ -253,6 +253,62 @@ def test_classes_never_found_or_with_few_rows_are_named():
     assert said["confused.few_rows"]["names"] == ["4"]
 
 
+def test_few_rows_do_not_make_confidence_believable():
+    rng = np.random.default_rng(1)
+    logits, y = 3 * rng.normal(size=(30, 4)), rng.integers(4, size=30)
+    said = findings(made(logits, y))
+    assert "calibrated.too_sure" in said
+    assert "do.says_nothing" in said
+    assert not any(key in said for key in ("do.temperature", "do.by_file", "do.leave"))
+    said = findings(made(*drawn(rows=60)))
+    assert "calibrated.few" in said
+    assert said["calibrated.few"]["rows"] == 60
+    assert "calibrated.fits" in findings(made(*drawn(rows=600)))
+
+
+def test_what_is_perfect_is_left_alone():
+    for scale in (12, 30):
+        y = np.arange(200) % 3
+        report = made(scale * np.eye(3)[y], y)
+        said = findings(report)
+        assert {"calibrated.close", "do.leave"} <= set(said)
+        accuracy = report.measures["accuracy"]
+        assert (accuracy.value, accuracy.high) == (1, 1)
+        assert accuracy.low == pytest.approx(0.025 ** (1 / 200))
+
+
+def test_columns_in_another_order_say_nothing_of_the_classes():
+    logits, y = drawn(rows=600, classes=5)
+    rng = np.random.default_rng(0)
+    said = findings(made(logits, rng.permutation(y)))
+    assert "do.says_nothing" in said
+    assert "do.says_nothing" not in findings(made(logits, y))
+    # Answers that are often right say something, however wrong the probabilities are.
+    assert "do.says_nothing" not in findings(made(40 * logits, y))
+
+
+def test_rows_that_infinity_decides_are_not_called_a_sample():
+    logits, y = drawn(rows=900, scale=3)
+    logits[5] = [np.inf if k == (y[5] + 1) % 4 else 0 for k in range(4)]
+    report = made(logits, y)
+    assert (report.calibration.rows, report.calibration.decided) == (899, 1)
+    said = findings(report)
+    assert "good.impossible" in said
+    assert said["do.decided"] == {"rows": 1}
+    html = report.to_html()
+    assert "drawn by chance: all of them" not in html
+    assert "Rows that infinite scores decide, left out of this: 1." in html
+
+
+def test_temperatures_of_worthless_scores_say_so():
+    rng = np.random.default_rng(3)
+    y = rng.integers(3, size=40)
+    worthless = made(-3 * np.eye(3)[y], y).to_html()
+    assert "the loss keeps falling as the classes become alike" in worthless.lower()
+    perfect = made(3 * np.eye(3)[y], y).to_html()
+    assert "No row tells where to stop" in perfect
+
+
 # --- from a table --------------------------------------------------------------------------------
 
 
@@ -268,6 +324,7 @@ def test_a_models_report_tells_of_rows_and_weights():
     )
     whole = softly.Report.of(subjects.of_model(model, [new], ["m.skops", "new.csv"]))
     assert (whole.rows, whole.unlabelled, whole.unknown) == (298, 1, {"new": 1})
+    assert findings(whole)["good.left_out"] == {"rows": 2, "all": 300}
     assert whole.guessing.of_training
     assert list(whole.weights) == model.classes
     assert whole.columns == ["mass", "island"]

@@ -274,7 +274,7 @@ def test_headings_go_down_step_by_step(browser, opened):
 def test_few_rows_have_a_page_that_says_so(rows):
     logits, y = drawn(rows=200)
     html = report_page.page(made(logits[:rows], y[:rows] * 0))
-    assert f"Gather more rows: {rows} tell little." in html
+    assert f"Gather more rows: {rows} are few to tell from." in html
     assert "There are too few rows for prediction sets." in html
 
 

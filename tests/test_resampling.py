@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from softly import compare, metrics, resampling
 from softly import measure as scores
@@ -138,4 +139,15 @@ def test_the_ends_of_an_error_that_chance_adds_to(name):
     np.testing.assert_allclose(made.with_noise(np.ones((1, 300)))[1], 0, atol=1e-7)
     found = scores(p, y, measures=[name], resamples=500)[name]
     assert found.low == pytest.approx(max(found.value - np.quantile(noise, 0.975), 0))
-    assert found.high == pytest.approx(max(2 * found.value - np.quantile(values, 0.025), 0))
+    high = 2 * found.value - np.quantile(values, 0.025)
+    assert found.high == pytest.approx(max(high, found.value))
+
+
+@pytest.mark.parametrize("rows", [1, 30, 200])
+def test_all_right_is_not_certain_to_stay_so(rows):
+    p = np.tile([0.9, 0.1], (rows, 1))
+    right = scores(p, np.zeros(rows, int), classes=[0, 1], measures=["accuracy"])["accuracy"]
+    wrong = scores(p, np.ones(rows, int), classes=[0, 1], measures=["accuracy"])["accuracy"]
+    exact = scipy.stats.binomtest(rows, rows).proportion_ci(0.95, method="exact")
+    assert (right.low, right.value, right.high) == pytest.approx((exact.low, 1, 1))
+    assert (wrong.low, wrong.value, wrong.high) == pytest.approx((0, 0, 1 - exact.low))

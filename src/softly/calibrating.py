@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -118,7 +119,9 @@ def calibrate(
             f"the scores have shape {scores.shape}, but (N, K) is needed: a row of K scores each; "
             "or (N, 1), those of the second of two classes"
         )
-    labels = None if classes is None else as_labels(classes, y)
+    labels = None
+    if classes is not None:
+        y, labels = named(np.ravel(y), classes)
     try:
         logits = from_probabilities(scores) if are_probabilities else scores
         model = Calibrator(method, classes=labels).fit(logits, y)
@@ -140,14 +143,31 @@ def calibrate(
     )
 
 
-def as_labels(classes: list[str], y: Array) -> Array:
-    """Labels that were written, of the kind that y has."""
+def named(y: Array, classes: list[str]) -> tuple[Array, Array]:
+    """The rows' labels and those of the columns, as they were written.
+
+    Where rows have numbers and the columns have names, the numbers are those of the columns, from
+    0 on.
+
+    Raises
+    ------
+    TableError
+        If they do not fit together.
+    """
+    if y.dtype.kind not in "iu":
+        return y, np.array(classes, dtype=np.str_)
     try:
-        return np.array(classes, dtype=y.dtype if y.dtype.kind in "iu" else np.str_)
-    except (ValueError, OverflowError) as error:
+        return y, np.array(classes, dtype=y.dtype)
+    except (ValueError, OverflowError):
+        pass
+    names = np.array(classes, dtype=np.str_)
+    stray = y[(y < 0) | (y >= len(names))]
+    if len(stray):
         raise TableError(
-            f"the classes {', '.join(classes)} are not all whole numbers, as the labels are"
-        ) from error
+            f"the labels hold {stray[0]}, but the {len(names)} classes that are named have the "
+            f"numbers 0 to {len(names) - 1}"
+        )
+    return names[y], names
 
 
 def save(done: Calibrating, path: str | os.PathLike[str]) -> None:
@@ -192,10 +212,14 @@ def probabilities(model: Calibrator, scores: Array) -> Array:
     try:
         return model.predict_proba(scores)
     except (ValueError, TypeError) as error:
-        raise on_the_command_line(error) from error
+        raise on_the_command_line(error, _REMEDIES_OF_APPLYING) from error
 
 
 # What to do, in Python and in the command's words.
+_REMEDIES_OF_APPLYING = {
+    "softly.from_probabilities(p) makes them": "this calibration was made of logits",
+    "softly.softmax makes probabilities of them": "give it their softmax, of which it was made",
+}
 _REMEDIES = {
     "softly.from_probabilities(p) makes them": "say --probabilities, if that is what they are",
     "softly.softmax makes probabilities of them": "leave out --probabilities",
@@ -203,9 +227,9 @@ _REMEDIES = {
 }
 
 
-def on_the_command_line(error: Exception) -> TableError:
+def on_the_command_line(error: Exception, remedies: Mapping[str, str] = _REMEDIES) -> TableError:
     """The sentence of an error, with a remedy that whoever types a command has."""
     sentence = str(error)
-    for in_python, said in _REMEDIES.items():
+    for in_python, said in remedies.items():
         sentence = sentence.replace(in_python, said)
     return TableError(sentence)

@@ -35,6 +35,7 @@ _SECONDS = 5.0  # between lines on the passes, where standard error is no termin
 
 # Help without boxes: they leave too little of a narrow terminal to read in.
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+_USUAL_WIDTH = 80
 notes = Console(stderr=True, highlight=False)
 
 
@@ -320,7 +321,8 @@ def calibrate(
     classes: Annotated[
         str,
         typer.Option(
-            metavar="LABELS", help="Which label each column stands for, parted by commas."
+            metavar="LABELS",
+            help="Which label each column stands for, parted by commas; or the names of 0, 1, ...",
         ),
     ] = "",
     as_json: Json = False,
@@ -338,7 +340,7 @@ def calibrate(
             *(scores, y),
             method=method,
             are_probabilities=are_probabilities,
-            classes=[name.strip() for name in classes.split(",")] if classes else None,
+            classes=_names(classes),
         )
     calibrating.save(done, model)
     if as_json:
@@ -408,7 +410,8 @@ def write_report(
     classes: Annotated[
         str,
         typer.Option(
-            metavar="LABELS", help="Which label each column stands for, parted by commas."
+            metavar="LABELS",
+            help="Which label each column stands for, parted by commas; or the names of 0, 1, ...",
         ),
     ] = "",
     lang: Annotated[
@@ -485,13 +488,15 @@ def _subject_of_arrays(
     assert logits is not None
     assert labels is not None
     scores, y = calibrating.read_array(logits), calibrating.read_array(labels)
-    named = [name.strip() for name in classes.split(",")] if classes else None
+    columns = None
+    if names := _names(classes):
+        y, columns = calibrating.named(y, names)
     try:
         return subjects.of_logits(
             from_probabilities(scores) if are_probabilities else scores,
             y,
             [logits.name, labels.name],
-            classes=None if named is None else calibrating.as_labels(named, y),
+            classes=columns,
         )
     except (ValueError, TypeError) as error:
         raise calibrating.on_the_command_line(error) from error
@@ -539,8 +544,8 @@ def explain(
     try:
         found = explanation.explain(
             [_score(text) for text in scores or []],
-            classes=[name.strip() for name in classes.split(",")] if classes else None,
-            temperature=_number(temperature, "the temperature"),
+            classes=_names(classes),
+            temperature=_number(temperature, "the temperature", "as in 2.5"),
             true=true,
         )
     except ValueError as error:
@@ -563,16 +568,14 @@ def explain(
 def _score(text: str) -> float:
     if re.match("-+[a-z]", text, re.I) and not text.lower().startswith(("-inf", "-nan")):
         raise typer.BadParameter(f"there is no option {text}")
-    return _number(text, "the score")
+    return _number(text, "the score", "as in 2.5, parted from others by a space")
 
 
-def _number(text: str, what: str) -> float:
+def _number(text: str, what: str, how: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise typer.BadParameter(
-            f"{what} '{text}' is not a number: write it as in 2.5, parted from others by a space"
-        ) from None
+        raise typer.BadParameter(f"{what} '{text}' is not a number: write it {how}") from None
 
 
 @app.command(epilog=_examples("softly info", "softly info --json"))
@@ -667,8 +670,15 @@ def _note(sentence: str) -> None:
     notes.print(sentence, markup=False, soft_wrap=True)
 
 
+def _names(classes: str) -> list[str] | None:
+    return [name.strip() for name in classes.split(",")] if classes else None
+
+
 def _out() -> Console:
-    return Console(highlight=False)
+    console = Console(highlight=False)
+    if not console.width:  # COLUMNS=0, as some shells have where there is no terminal
+        console.width = _USUAL_WIDTH
+    return console
 
 
 def _print_json(fields: dict[str, Any]) -> None:

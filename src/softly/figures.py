@@ -55,6 +55,7 @@ _STYLE: Any = {
 }
 _WIDTH, _HEIGHT = 4.8, 3.9  # inches
 _TEMPERATURE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+_MOST_TICKS = 8
 _MOST_SIZES = 12  # of sets, with a bar of their own
 
 
@@ -67,7 +68,9 @@ def reliability(of: Believed, name: str, title: str, t: Texts) -> Markup:
         curve = of.reliability
         above.plot([0, 1], [0, 1], color=_FILL, linewidth=1, linestyle=(0, (4, 3)))
         above.vlines(curve.confidence, curve.low, curve.high, color=_ACCENT, alpha=0.45)
-        above.plot(curve.confidence, curve.accuracy, "o-", color=_ACCENT, markersize=4)
+        above.plot(
+            curve.confidence, curve.accuracy, "o-", color=_ACCENT, markersize=4, clip_on=False
+        )
         above.set_ylim(0, 1.02)
         _percents(above.yaxis, t)
         _name_y(above, t["report.axis.right"])
@@ -120,6 +123,9 @@ def temperatures(of: Temperatures, name: str, title: str, t: Texts) -> Markup:
         axes.set_ylim(low - 0.18 * room, high + 0.05 * room)
         axes.set_xlim(of.temperature[0], of.temperature[-1])
         there = [x for x in _TEMPERATURE_TICKS if of.temperature[0] <= x <= of.temperature[-1]]
+        if not 2 <= len(there) <= _MOST_TICKS:  # powers of ten
+            there = (10.0 ** np.arange(*np.ceil(np.log10(of.temperature[[0, -1]])))).tolist()
+            there = there[:: -(-len(there) // _MOST_TICKS)]
         axes.xaxis.set_major_locator(FixedLocator(there))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

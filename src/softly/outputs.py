@@ -77,6 +77,10 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         or write-protected.
     """
     target = Path(os.path.realpath(path))
+    try:
+        target.exists()
+    except OSError as error:  # a name that is too long, above all
+        raise TableError(f"'{path}' cannot be written: {error.strerror or error}") from error
     if target.is_dir():
         raise TableError(f"'{path}' is a folder: name a file to write")
     if not target.parent.is_dir():

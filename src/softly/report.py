@@ -83,6 +83,8 @@ class Calibration:
     ----------
     rows : int
         On which this was found.
+    decided : int
+        Rows of which nothing can be learnt, since infinite scores decide their loss.
     method : str
     temperature : float or None
         Where it is all there is to say.
@@ -94,6 +96,7 @@ class Calibration:
     """
 
     rows: int
+    decided: int
     method: str
     temperature: float | None
     measures: dict[str, Comparison]
@@ -401,13 +404,14 @@ def _calibrated(subject: Subject) -> tuple[Calibration | None, Temperatures | No
     k = len(subject.classes)
     most = max(min(_MOST_CALIBRATED, _MOST_NUMBERS // k), 1000)
     rows: Any = np.flatnonzero(usable(subject.logits, subject.target))
+    decided = len(subject.logits) - len(rows)
     if len(rows) > most:
         rows = np.sort(np.random.RandomState(0).permutation(rows)[:most])
     logits, target = subject.logits[rows], subject.target[rows]
     if not len(rows):
         return None, None
     found = Calibrator(_methods(target, k), classes=np.arange(k)).fit(logits, target)
-    return _calibration(found, logits, target), _temperatures(logits, target)
+    return _calibration(found, logits, target, decided), _temperatures(logits, target)
 
 
 def _methods(target: Array, k: int) -> list[str]:
@@ -419,13 +423,14 @@ def _methods(target: Array, k: int) -> list[str]:
     return ["identity", "temperature", "isotonic", *(["vector"] if len(target) >= k else [])]
 
 
-def _calibration(found: Calibrator, logits: Array, target: Array) -> Calibration:
+def _calibration(found: Calibrator, logits: Array, target: Array, decided: int) -> Calibration:
     before, after = Predictions(softmax(logits, axis=1), target, logits), None
     if found.cross_fit_ is not None and found.method_ != "identity":
         z = found.cross_fit_.log_probabilities(logits)
         after = Predictions(softmax(z, axis=1), target, z)
     return Calibration(
         rows=len(target),
+        decided=decided,
         method=found.method_,
         temperature=found.temperature_,
         measures=compare_predictions(before, after or before, SAID),

@@ -268,11 +268,21 @@ def _counts(n: int, resamples: int, random_state: int) -> Iterator[Array]:
 
 def _score(made: Measure, drawn: _Drawn) -> Score:
     score = _interval(made.value(), drawn.values, made.least, made.most)
+    if np.isfinite(made.most) and score.low == score.high in (made.least, made.most):
+        return _at_the_edge(made, score.value)
     if drawn.noise is None:
         return score
     # Sizes of gaps: no further above the truth than gaps are from the true ones.
     low = score.value - float(np.quantile(drawn.noise, 1 - _TAIL))
     return Score(score.value, max(low, made.least), score.high)
+
+
+def _at_the_edge(made: Measure, value: float) -> Score:
+    """As far from it as a mean may be, of which no row says so."""
+    rows = made.each.sum() ** 2 / (made.each**2).sum()  # as many as their weights are worth
+    far = (made.most - made.least) * (1 - _TAIL ** (1 / rows))
+    low, high = max(value - far, made.least), min(value + far, made.most)
+    return Score(value, float(low), float(high))
 
 
 def _interval(value: float, drawn: Array, least: float = -np.inf, most: float = np.inf) -> Score:
@@ -282,4 +292,5 @@ def _interval(value: float, drawn: Array, least: float = -np.inf, most: float = 
         return Score(value, value, value)
     below, above = np.quantile(drawn, [_TAIL, 1 - _TAIL])
     low, high = np.clip([2 * value - above, 2 * value - below], least, most)
-    return Score(value, float(low), float(high))
+    # Draws of a measure that chance adds to may all lie on one side of it.
+    return Score(value, min(float(low), value), max(float(high), value))

@@ -15,6 +15,7 @@ from softly.targets import of_target, shuffled_by_class
 Array = NDArray[Any]
 
 _FOLDS = 5
+_LITTLE = 1e-6  # of log loss: less than that is no gain, however sure
 _NAMES = {
     "identity": "leaving them alone",
     "temperature": "temperature scaling",
@@ -135,7 +136,7 @@ def _compared(losses: dict[str, Array], weight: Array) -> dict[str, Candidate]:
 
 
 def _simplest(candidates: dict[str, Candidate]) -> str:
-    near = (name for name, c in candidates.items() if c.behind <= c.standard_error)
+    near = (name for name, c in candidates.items() if c.behind <= max(c.standard_error, _LITTLE))
     return next(near, next(iter(candidates)))
 
 
@@ -147,6 +148,8 @@ def _reason(candidates: dict[str, Candidate], chosen: str) -> str:
         said += f", and {_NAMES['identity']} {candidates['identity'].log_loss:.4f}"
     if best == chosen:
         return f"{said}: the best of {len(candidates)}"
+    if own.behind <= _LITTLE:
+        return f"{said}; {_NAMES[best]} is better by {own.behind:.0e} only, which is nothing"
     return (
         f"{said}; {_NAMES[best]} is better by {own.behind:.4f} only, which is within its standard "
         f"error of {own.standard_error:.4f}"

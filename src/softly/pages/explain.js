@@ -251,10 +251,11 @@ function updateFormula(found) {
       math("mo", "="),
       math("mfrac", power(over(z(math("mtext", name)))), math("mrow", all, power(over(z(math("mi", "j")))))),
     ],
-    [math("mo", "="), math("mfrac", power(numbersOf(score, greatest, t)), math("mrow", ...summands(exponentials)))],
+    // Infinity less infinity is no number: the limit has no such line.
+    Number.isFinite(greatest) && [math("mo", "="), math("mfrac", power(numbersOf(score, greatest, t)), math("mrow", ...summands(exponentials)))],
     [math("mo", "="), math("mfrac", math("mn", number(e)), math("mn", number(sum)))],
     [math("mo", "="), math("mn", number(p))],
-  ];
+  ].filter(Boolean);
   at("formula").replaceChildren(...lines.map((parts) => math("math", math("mrow", ...parts))));
   at("formula").querySelectorAll("math").forEach((line) => line.setAttribute("displaystyle", "true"));
   at("formula-note").textContent = say(Number.isFinite(greatest) ? "formula.note" : "limit");
