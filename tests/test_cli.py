@@ -786,7 +786,9 @@ def test_a_file_knows_whether_it_takes_probabilities(run):
     other = run("apply", "z.json", "p.npy", "--output", "r.npy")
     assert (other.status, "--probabilities" in other.sentence) == (2, False)
     assert "this calibration was made of logits" in other.sentence
-    assert wrong.sentence.endswith("if these are logits, give it their softmax, of which it was made")
+    assert wrong.sentence.endswith(
+        "if these are logits, give it their softmax, of which it was made"
+    )
     assert not os.path.exists("r.npy")
 
 
