@@ -58,6 +58,10 @@ class Browser:
         self.dark(dark)
         self.logs()  # what came before is not this page's
         self.driver.get(Path(page).resolve().as_uri())
+        # A browser that has just started may not have laid out anything yet.
+        self.driver.execute_async_script(
+            "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+        )
 
     def resize(self, width, height=900):
         self.command(
