@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import shutil
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,10 +59,10 @@ class Browser:
         self.dark(dark)
         self.logs()  # what came before is not this page's
         self.driver.get(Path(page).resolve().as_uri())
-        # A browser that has just started may not have laid out anything yet.
-        self.driver.execute_async_script(
-            "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
-        )
+        for _ in range(200):  # a browser that has just started may not have laid out anything yet
+            if self.js("return document.documentElement.getBoundingClientRect().width"):
+                break
+            time.sleep(0.02)
 
     def resize(self, width, height=900):
         self.command(
